@@ -1,0 +1,1 @@
+"""What this node can do: cards, offers, and the backends behind them."""

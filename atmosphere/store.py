@@ -1,0 +1,125 @@
+"""One SQLite file per node: everything that must survive a restart.
+
+Rooms run their own SQL through :meth:`Store.read` and :meth:`Store.write`; the schema of all of them is here, as a
+list of migrations that only ever grows. ``Store.memory(env)`` is the twin for tests and simulations.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from atmosphere.env import Env
+
+T = TypeVar("T")
+
+MIGRATIONS: tuple[str, ...] = (
+    # 1: the first release
+    """
+    CREATE TABLE counters (            -- boot epoch and other numbers that must never go back
+        name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+    CREATE TABLE records (             -- what other nodes said, verified before it was written
+        kind INTEGER NOT NULL, digest BLOB NOT NULL, author BLOB, body BLOB NOT NULL, seen_at REAL NOT NULL,
+        PRIMARY KEY (kind, digest)) STRICT;
+    CREATE TABLE invites (             -- redemptions of the invites that this node issued
+        invite BLOB NOT NULL, peer BLOB NOT NULL, redeemed_at REAL NOT NULL,
+        PRIMARY KEY (invite, peer)) STRICT;
+    CREATE TABLE documents (           -- files of the knowledge folders
+        path TEXT PRIMARY KEY, folder TEXT NOT NULL, digest BLOB NOT NULL, indexed_at REAL NOT NULL) STRICT;
+    CREATE TABLE passages (
+        id INTEGER PRIMARY KEY, path TEXT NOT NULL REFERENCES documents(path) ON DELETE CASCADE,
+        position INTEGER NOT NULL, locator TEXT NOT NULL, text TEXT NOT NULL,
+        space TEXT NOT NULL, vector BLOB NOT NULL) STRICT;
+    CREATE INDEX passages_of ON passages(path);
+    """,
+)
+
+
+class StoreError(Exception):
+    """The node's database cannot be used; the message names the file and the next step."""
+
+
+class Store:
+    """Access to the node's database. Safe to use from many tasks; one statement batch runs at a time."""
+
+    def __init__(self, path: Path | None, env: Env) -> None:
+        """Open or create the database at *path* (None: in memory) and bring its schema up to date."""
+        self._env = env
+        self._lock = threading.Lock()
+        self._where = str(path) if path else ":memory:"
+        try:
+            self._connection = sqlite3.connect(self._where, check_same_thread=False, isolation_level=None)
+            self._connection.execute("PRAGMA foreign_keys = ON")
+            if path:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute("PRAGMA synchronous = FULL")  # fsync before a reply that promises it
+                path.chmod(0o600)
+            self._migrate()
+        except sqlite3.DatabaseError as error:
+            raise StoreError(
+                f"cannot open {self._where}: {error}. Move the file away to start with an empty one."
+            ) from error
+
+    @classmethod
+    def memory(cls, env: Env) -> Store:
+        """A store that lives and dies with the process."""
+        return cls(None, env)
+
+    def __repr__(self) -> str:
+        return f"<Store {self._where}>"
+
+    def _migrate(self) -> None:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version > len(MIGRATIONS):
+            raise StoreError(
+                f"{self._where} was written by a newer release (schema {version}, this one knows "
+                f"{len(MIGRATIONS)}). Install that release again, or move the file away."
+            )
+        for number in range(version, len(MIGRATIONS)):
+            self._connection.executescript(
+                f"BEGIN; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
+            )
+
+    def read_now(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run *query* on the calling thread: for start-up and for command-line tools."""
+        with self._lock:
+            return query(self._connection)
+
+    def write_now(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """Run *change* in one transaction on the calling thread. On disk when it returns; undone when it raises."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = change(self._connection)
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+            return result
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run *query* without stalling the node."""
+        return await self._env.run_blocking(lambda: self.read_now(query))
+
+    async def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """Run *change* in one transaction without stalling the node. On disk when it returns."""
+        return await self._env.run_blocking(lambda: self.write_now(change))
+
+    def next_counter(self, name: str) -> int:
+        """Raise the persistent counter *name* by one and return it (first value 1)."""
+
+        def bump(connection: sqlite3.Connection) -> int:
+            row = connection.execute(
+                "INSERT INTO counters VALUES (?, 1) ON CONFLICT(name) DO UPDATE SET value = value + 1 RETURNING value",
+                (name,),
+            ).fetchone()
+            return int(row[0])
+
+        return self.write_now(bump)
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()

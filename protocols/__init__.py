@@ -1,0 +1,1 @@
+"""The wire: one folder per protocol, nothing of the node in them."""

@@ -1,0 +1,1 @@
+"""Worlds of many nodes in one process. None is built yet."""

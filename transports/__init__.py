@@ -1,0 +1,1 @@
+"""How bytes move between nodes: the libp2p host, the LAN, and in-memory twins."""
