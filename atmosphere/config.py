@@ -1,0 +1,152 @@
+"""The node's settings: ``config.yaml`` in the home folder, typed, versioned, every default with its reason.
+
+Precedence: command line over file over default. Unknown keys are an error that names them: a typo must not be
+silently ignored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+VERSION = 1
+FILE = "config.yaml"
+DEFAULT_HTTP = "127.0.0.1:11451"
+HOME_VARIABLE = "ATMOSPHERE_HOME"
+
+
+class ConfigError(Exception):
+    """A setting is wrong; the message names it, where it stands and what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendConfig:
+    """A backend that the owner named; the usual local ports are probed besides."""
+
+    url: str
+    kind: str = "openai"
+    """``openai`` or ``ollama``."""
+    key_env: str | None = None
+    """Name of the environment variable that holds the API key; the key itself is never written to disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that an owner may set."""
+
+    version: int = VERSION
+    name: str = ""
+    """What people call this node; default: the host name."""
+    listen: tuple[str, ...] = ()
+    """Multiaddrs; empty: TCP and WebSocket on all interfaces, on a port that is chosen once and kept in *port*."""
+    port: int = 0
+    """The libp2p port, chosen at the first start so that other nodes find this one again after a restart."""
+    bootstrap: tuple[str, ...] = ()
+    """Multiaddrs with /p2p/ of nodes to connect to at start and after every loss."""
+    http: str = DEFAULT_HTTP
+    """Loopback only; any other address needs an API key, which this release does not have yet."""
+    mdns: bool = True
+    """Find nodes of the same mesh on the LAN."""
+    probe: bool = True
+    """Look for backends on the usual local ports."""
+    backends: tuple[BackendConfig, ...] = ()
+    aliases: typing.Mapping[str, str] = field(default_factory=dict)
+    """Model aliases: what clients write -> a model's name."""
+    labels: tuple[str, ...] = ()
+    """Facts about this node for constraints: ``gpu``, ``site:home``."""
+    concurrency: int = 4
+    """Calls of one capability at once where the backend does not say; the rest queue."""
+    grace_s: float = 10.0
+    """How long running work may take to finish when the node is asked to stop."""
+
+
+def home_folder(option: str | Path | None = None) -> Path:
+    """The home folder: the option, else the environment variable, else ``~/.atmosphere``."""
+    chosen = option or os.environ.get(HOME_VARIABLE) or "~/.atmosphere"
+    return Path(chosen).expanduser().absolute()
+
+
+def load(home: Path) -> Config:
+    """Read ``home/config.yaml``; defaults where there is none. Raises :class:`ConfigError`."""
+    path = home / FILE
+    if not path.exists():
+        return Config()
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not readable YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected settings like 'name: laptop', found {type(data).__name__}")
+    version = data.get("version", VERSION)
+    if version != VERSION:
+        raise ConfigError(f"{path} has version {version}; this release reads version {VERSION}")
+    return _build(Config, data, str(path))
+
+
+def save(home: Path, config: Config) -> None:
+    """Write *config* to ``home/config.yaml``: only what differs from the defaults, in one step."""
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    data = {"version": VERSION}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if item.name != "version" and value != _default(item):
+            data[item.name] = _plain(value)
+    path = home / FILE
+    temporary = path.with_suffix(".new")
+    temporary.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _default(item: dataclasses.Field[Any]) -> Any:
+    return item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)
+                if getattr(value, f.name) != _default(f)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return dict(value) if isinstance(value, typing.Mapping) else value
+
+
+T = typing.TypeVar("T")
+
+
+def _build(kind: type[T], data: dict[str, Any], where: str) -> T:
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(data) - set(hints))
+    if unknown:
+        raise ConfigError(f"{where}: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(hints))}")
+    values = {name: _convert(hints[name], value, f"{where}: {name}") for name, value in data.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (types.UnionType, typing.Union):
+        options = [option for option in typing.get_args(hint) if option is not type(None)]
+        return None if value is None else _convert(options[0], value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{where}: expected a list, found {value!r}")
+        return tuple(_convert(typing.get_args(hint)[0], item, where) for item in value)
+    if origin is not None and isinstance(value, dict):
+        return types.MappingProxyType({str(key): str(item) for key, item in value.items()})
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict) and isinstance(hint, type):
+        return _build(hint, value, where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool) == isinstance(value, bool):
+        return value
+    raise ConfigError(f"{where}: expected {getattr(hint, '__name__', hint)}, found {value!r}")

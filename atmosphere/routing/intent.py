@@ -1,0 +1,52 @@
+"""What somebody wants done, before anybody decided where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transports.peer_id import PeerId
+
+AUTO = "auto"
+"""The model name that means: choose for me. An absent model means the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """Hard conditions: a candidate that breaks one is filtered out, never merely ranked lower."""
+
+    type: str | None = None
+    """Capability type, exact (``llm/chat``) or a family (``llm/*``)."""
+    node: PeerId | None = None
+    card: str | None = None
+    """A card id in hex, or an unambiguous beginning of at least 8 digits."""
+    labels: frozenset[str] = frozenset()
+    """Every one of them must be on the offer (``gpu``, ``site:home``)."""
+    local_only: bool = False
+    max_latency_ms: float | None = None
+    """Measured round trip to the node; a node without a measurement is filtered out."""
+    space: str | None = None
+    """Vector space that embeddings must be in."""
+    min_context_tokens: int = 0
+    exclude: frozenset[PeerId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A request for work."""
+
+    tool: str | None
+    """The tool that must be there (``chat``, ``embed``, ``complete``, ``search`` ...); None: any (a dry run)."""
+    text: str = ""
+    """What is meant, for the semantic match. Empty: no semantic match is made."""
+    model: str | None = None
+    """A model's name or an alias; None or ``auto``: choose."""
+    inputs: frozenset[str] = frozenset({"text"})
+    """Modalities of the request: an image never goes to a text-only model."""
+    features: frozenset[str] = frozenset()
+    """What the request uses: ``tools``, ``json_schema``, ``json_object``."""
+    constraints: Constraints = field(default_factory=Constraints)
+
+    @property
+    def names_model(self) -> bool:
+        """Whether the caller asked for one model by name (which is then never replaced)."""
+        return self.model is not None and self.model != AUTO
