@@ -169,6 +169,15 @@ class FrameReader:
         self._ready: deque[bytes] = deque()
         self._turn = 0
 
+    @property
+    def max_frame(self) -> int:
+        """The largest payload taken, bytes. May be raised once the peer is trusted with more."""
+        return self._decoder.max_frame
+
+    @max_frame.setter
+    def max_frame(self, value: int) -> None:
+        self._decoder.max_frame = value
+
     def __repr__(self) -> str:
         begun = self._decoder.pending
         return f"<FrameReader of {self._stream!r}, {len(self._ready)} frames ready, {begun} bytes begun>"

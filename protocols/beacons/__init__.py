@@ -1,0 +1,25 @@
+"""``/atmosphere/1/<mesh>/beacons`` and ``/health``: the small gossip messages, their limits and their order."""
+
+from protocols.beacons.messages import (
+    BEACON_DOMAIN,
+    LEAVE_DOMAIN,
+    MAX_BEACON_BYTES,
+    Beacon,
+    BeaconError,
+    Leave,
+    beacons_topic,
+    health_topic,
+    revocations_topic,
+)
+
+__all__ = [
+    "BEACON_DOMAIN",
+    "LEAVE_DOMAIN",
+    "MAX_BEACON_BYTES",
+    "Beacon",
+    "BeaconError",
+    "Leave",
+    "beacons_topic",
+    "health_topic",
+    "revocations_topic",
+]

@@ -1,0 +1,1 @@
+"""``/atmosphere/sync/1``: the greeting on every connection, and what one node tells another that joins."""
