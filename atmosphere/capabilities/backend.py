@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from atmosphere.capabilities.card import Card
+from protocols.call.errors import CallError, Code
 from transports.peer_id import PeerId
 
 Emit = Callable[[bytes], Awaitable[None]]
@@ -39,6 +42,24 @@ class ToolCall:
     idempotency_key: bytes = b""
     deadline: float | None = field(default=None)
     """On the Env's monotonic clock; None: the backend's own limit. The caller of the backend enforces it."""
+    _parsed: dict[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def arguments(self) -> dict[str, Any]:
+        """*args* as a JSON object, parsed once for the registry and the backend together; treat it as read-only.
+
+        Empty args are an empty object. Raises :class:`CallError` (invalid) for anything that is not a JSON object.
+        """
+        if self._parsed is None:
+            try:
+                parsed = json.loads(self.args) if self.args else {}
+            except (ValueError, RecursionError) as error:
+                raise CallError(Code.INVALID, f"the arguments of {self.tool} are not JSON: {error}") from None
+            if not isinstance(parsed, dict):
+                kind = type(parsed).__name__
+                raise CallError(Code.INVALID, f"the arguments of {self.tool} must be a JSON object, not {kind}")
+            object.__setattr__(self, "_parsed", parsed)
+            return parsed
+        return self._parsed
 
 
 class Backend(ABC):
