@@ -1,0 +1,423 @@
+"""The host: listens, dials, admits, and hands out streams.
+
+This is what the rest of the project sees of libp2p. Admission is closed by default: a peer that was not admitted may
+use public protocols (identify, ping, and those registered with ``public=True``) within small limits, and hears no
+gossip.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import cast
+
+import trio
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
+from libp2p.custom_types import StreamHandlerFn, TProtocol, TSecurityOptions
+from libp2p.host.exceptions import StreamFailure
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStore
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.tls.transport import PROTOCOL_ID as TLS
+from libp2p.security.tls.transport import TLSTransport
+from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError
+from libp2p.tools.anyio_service import background_trio_service
+from libp2p.transport.websocket.transport import WebsocketConfig, WebsocketTransport
+from multiaddr import Multiaddr
+
+from transports.addresses import Path, classify, parse
+from transports.config import HostConfig
+from transports.errors import ListenError, PeerUnreachable
+from transports.gossip import Gossip, GossipStatistics
+from transports.interfaces import expand
+from transports.libp2p import multistream
+from transports.libp2p.connection import Connection
+from transports.libp2p.gossipsub import make_router
+from transports.libp2p.host import LibraryHost, open_negotiated
+from transports.libp2p.noise import NoiseTransport
+from transports.libp2p.pubsub import Pubsub
+from transports.libp2p.swarm import Swarm
+from transports.libp2p.tcp import Tcp
+from transports.libp2p.version import require_checked_version
+from transports.libp2p.yamux import MuxedStream, Upgrader
+from transports.peer_id import PeerId
+from transports.stream import Stream, StreamClosed
+
+logger = logging.getLogger(__name__)
+
+PING = "/ipfs/ping/1.0.0"
+PING_SIZE = 32
+IDENTIFY = "/ipfs/id/1.0.0"
+
+MAX_KNOWN_PEERS = 4096
+"""Peers whose addresses are kept for dialling; the oldest entry goes first."""
+
+StreamHandler = Callable[[Stream], Awaitable[None]]
+
+
+class Libp2pStream:
+    """A :class:`~transports.stream.Stream` over a muxed stream."""
+
+    __slots__ = ("_muxed", "peer")
+
+    def __init__(self, peer: PeerId, muxed: MuxedStream) -> None:
+        self.peer = peer
+        self._muxed = muxed
+
+    def __repr__(self) -> str:
+        return f"<Libp2pStream with {self.peer.short}, {self._muxed!r}>"
+
+    async def read(self, limit: int) -> bytes:
+        try:
+            return await self._muxed.read(limit)
+        except MuxedStreamEOF:
+            return b""
+        except MuxedStreamError as error:
+            raise StreamClosed(str(error)) from None
+
+    async def write(self, data: bytes) -> None:
+        try:
+            await self._muxed.write(data)
+        except MuxedStreamError as error:
+            raise StreamClosed(str(error)) from None
+
+    async def close(self) -> None:
+        await self._muxed.close()
+
+    async def reset(self) -> None:
+        await self._muxed.reset()
+
+
+@dataclass(frozen=True)
+class ConnectionInfo:
+    """A connection as it is now. *since* is on Trio's clock, in seconds."""
+
+    peer: PeerId
+    remote_address: str
+    inbound: bool
+    path: Path
+    since: float
+
+
+@dataclass(frozen=True)
+class HostStatistics:
+    peers: int
+    connections: int
+    strangers: int
+    """Connections whose peer is not admitted."""
+    streams: int
+    tasks: int
+    """Trio tasks of the whole process."""
+    refused: Mapping[str, int]
+    """Connections and streams turned away, by reason."""
+    gossip: GossipStatistics
+
+
+@dataclass(frozen=True)
+class _Handler:
+    run: Callable[[Connection, MuxedStream], Awaitable[None]]
+    public: bool
+
+
+@dataclass(frozen=True)
+class _Listener:
+    on_connected: Callable[[PeerId], None]
+    on_disconnected: Callable[[PeerId], None]
+
+
+class Host:
+    """A running host; made by :func:`open_host`.
+
+    Connection events: listeners hear ``on_connected`` when a peer's first connection is usable and
+    ``on_disconnected`` when its last one has ended, exactly once each and in this order.
+    Containment: an exception in a stream handler is logged and resets its stream, an exception in a listener is logged.
+    """
+
+    gossip: Gossip
+
+    def __init__(self, config: HostConfig, peer_id: PeerId) -> None:
+        self.config = config
+        self.peer_id = peer_id
+        self._swarm: Swarm
+        self._nursery: trio.Nursery
+        self._handlers: dict[str, _Handler] = {}
+        self._admitted: set[PeerId] = set()
+        self._known: dict[PeerId, tuple[str, ...]] = {}
+        self._listeners: list[_Listener] = []
+        self._pings: dict[PeerId, Libp2pStream] = {}
+        self._ping_count = 0
+        self._refused: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"<Host {self.peer_id.short} on {self.addresses}, {len(self._swarm.connections)} peers>"
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """What others can dial: real ports, wildcards expanded to interface addresses, with our peer id."""
+        found = []
+        for requested, listener in self._swarm.listeners.items():
+            for bound in listener.get_addrs():
+                address = replace(parse(requested), port=parse(str(bound)).port)
+                found += [str(replace(each, peer=self.peer_id)) for each in expand(address)]
+        return tuple(dict.fromkeys(found))
+
+    # Streams ------------------------------------------------------------------------------------------------------
+
+    def handle(self, protocol: str, handler: StreamHandler, *, public: bool = False) -> None:
+        """Serve *protocol*. Unless *public*, a stream from a peer that is not admitted is reset, unseen by *handler*.
+
+        When the handler returns, our side of the stream is closed; when it raises, the stream is reset.
+        """
+
+        async def run(connection: Connection, stream: MuxedStream) -> None:
+            await handler(Libp2pStream(connection.peer, stream))
+
+        self._register(protocol, run, public)
+
+    def _register(self, protocol: str, run: Callable[[Connection, MuxedStream], Awaitable[None]], public: bool) -> None:
+        if protocol in self._handlers:
+            raise ValueError(f"{protocol} has a handler already")
+        self._handlers[protocol] = _Handler(run, public)
+
+    def _register_library(self, protocol: str, handler: StreamHandlerFn) -> None:
+        async def run(connection: Connection, stream: MuxedStream) -> None:
+            net_stream = connection.net_stream(stream)
+            net_stream.set_protocol(TProtocol(protocol))
+            await handler(net_stream)
+
+        self._register(protocol, run, public=protocol == IDENTIFY)
+
+    async def serve_stream(self, connection: Connection, stream: MuxedStream) -> None:
+        """Agree on a protocol and run its handler (called by the connection, which contains what this raises)."""
+        try:
+            with trio.fail_after(self.config.negotiation_timeout):
+                protocol = await multistream.answer(stream, self._handlers)
+        except (multistream.NegotiationError, trio.TooSlowError):
+            self._refused["stream without a protocol"] += 1
+            await stream.reset()
+            return
+        handler = self._handlers[protocol]
+        if not handler.public and connection.peer not in self._admitted:
+            self._refused["stream of a stranger"] += 1
+            logger.info("%s is not admitted; its stream of %s is reset", connection.peer, protocol)
+            await stream.reset()
+            return
+        await handler.run(connection, stream)
+
+    async def open_stream(self, peer: PeerId, protocol: str) -> Stream:
+        """A stream to *peer*, over the newest connection that works, else over a new one to a known address.
+
+        Raises PeerUnreachable. A cancel leaves nothing behind.
+        """
+        if not self._connections_to(peer):
+            await self.connect(peer, ())
+        reason = "the connection was lost meanwhile"
+        for connection in reversed(self._connections_to(peer)):
+            try:
+                muxed, _ = await open_negotiated(connection, [protocol], self.config.negotiation_timeout)
+                return Libp2pStream(peer, muxed)
+            except (StreamFailure, MuxedStreamError) as error:
+                reason = str(error)
+        raise PeerUnreachable(f"no stream of {protocol} to {peer}: {reason}")
+
+    async def ping(self, peer: PeerId) -> float:
+        """Seconds to *peer* and back over an open connection. Raises PeerUnreachable; set a deadline around it."""
+        stream = self._pings.pop(peer, None)
+        if stream is None:
+            stream = cast(Libp2pStream, await self.open_stream(peer, PING))
+        self._ping_count += 1
+        payload = self._ping_count.to_bytes(PING_SIZE, "big")
+        answer = b""
+        try:
+            started = trio.current_time()
+            await stream.write(payload)
+            while len(answer) < PING_SIZE:
+                received = await stream.read(PING_SIZE - len(answer))
+                if not received:
+                    raise StreamClosed("the peer closed the ping stream")
+                answer += received
+            elapsed = trio.current_time() - started
+            if answer != payload:
+                raise StreamClosed("the peer answered with other bytes")
+        except StreamClosed as error:
+            await stream.reset()
+            raise PeerUnreachable(f"{peer} does not answer a ping: {error}") from None
+        except BaseException:
+            await stream.reset()
+            raise
+        if peer in self._pings:  # two pings at a time: one stream is kept
+            await stream.reset()
+        elif self._connections_to(peer):
+            self._pings[peer] = stream
+        return elapsed
+
+    # Connections --------------------------------------------------------------------------------------------------
+
+    def _connections_to(self, peer: PeerId) -> list[Connection]:
+        return cast("list[Connection]", self._swarm.connections.get(ID(peer.raw), []))
+
+    async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        """Have a connection to *peer*: the one there is, or a new one to *addresses* or those known from before.
+
+        Raises PeerUnreachable with the reason for each address. Remembers no failure: back-off is the caller's.
+        """
+        if addresses:
+            known = (*addresses, *self._known.pop(peer, ()))
+            self._known[peer] = tuple(dict.fromkeys(known))[: self.config.max_dial_addresses]
+            while len(self._known) > MAX_KNOWN_PEERS:
+                del self._known[next(iter(self._known))]
+        if not self._connections_to(peer):
+            await self._swarm.dial(ID(peer.raw), self._known.get(peer, ()))
+
+    async def disconnect(self, peer: PeerId) -> None:
+        """Close the connections to *peer* that there are now."""
+        await self._swarm.close_peer(ID(peer.raw))
+
+    def connections(self) -> Mapping[PeerId, ConnectionInfo]:
+        """The connected peers, each with its newest connection."""
+        return {
+            conn.peer: ConnectionInfo(
+                conn.peer, conn.remote_address, conn.inbound, classify(conn.remote_address), conn.opened_at
+            )
+            for conn in self._swarm.all_connections()
+        }
+
+    def add_listener(
+        self, on_connected: Callable[[PeerId], None], on_disconnected: Callable[[PeerId], None]
+    ) -> None:
+        """Call these synchronously on a peer's first connection and after its last. They must not wait."""
+        self._listeners.append(_Listener(on_connected, on_disconnected))
+
+    def first_connection(self, peer: PeerId) -> None:
+        """Called by the swarm."""
+        for listener in self._listeners:
+            self._tell(listener.on_connected, peer)
+
+    def last_connection_lost(self, peer: PeerId) -> None:
+        """Called by the swarm."""
+        self._pings.pop(peer, None)
+        self.gossip.remove_peer(peer)
+        if peer not in self._admitted:
+            self._swarm.peerstore.clear_peerdata(ID(peer.raw))
+        for listener in self._listeners:
+            self._tell(listener.on_disconnected, peer)
+
+    def _tell(self, callback: Callable[[PeerId], None], peer: PeerId) -> None:
+        try:
+            callback(peer)
+        except Exception:
+            logger.exception("a connection listener failed for %s", peer)
+
+    # Admission ----------------------------------------------------------------------------------------------------
+
+    def admit(self, peer: PeerId) -> None:
+        """Let *peer* use every protocol. Gossip with it starts by ``gossip.add_peer``."""
+        self._admitted.add(peer)
+
+    def expel(self, peer: PeerId) -> None:
+        """Take the admission back: gossip with *peer* stops now, its connections are closed in the background."""
+        self._admitted.discard(peer)
+        self.gossip.remove_peer(peer)
+        self._nursery.start_soon(self.disconnect, peer)
+
+    def is_admitted(self, peer: PeerId) -> bool:
+        return peer in self._admitted
+
+    def statistics(self) -> HostStatistics:
+        connections = self._swarm.all_connections()
+        return HostStatistics(
+            peers=len(self._swarm.connections),
+            connections=len(connections),
+            strangers=len(self._swarm.strangers()),
+            streams=sum(len(conn.muxed_conn.streams) for conn in connections),
+            tasks=trio.lowlevel.current_statistics().tasks_living,
+            refused=self._refused + self._swarm.refused,
+            gossip=self.gossip.statistics(),
+        )
+
+
+async def _serve_ping(stream: Stream) -> None:
+    """Echo, as /ipfs/ping/1.0.0 wants, until the peer closes."""
+    try:
+        while data := await stream.read(PING_SIZE):
+            await stream.write(data)
+    except StreamClosed:
+        return
+
+
+@asynccontextmanager
+async def open_host(config: HostConfig, key: bytes) -> AsyncIterator[Host]:
+    """Run a host with the identity of the 32-byte Ed25519 seed *key* for the length of the block.
+
+    Raises ListenError when an address cannot be listened on, AddressError when one is not understood. On exit all
+    connections are closed (what was written leaves first, within a second) and all tasks have ended. An exception of
+    the block comes out as it is, not in a group.
+    """
+    require_checked_version()
+    _check_listen(config.listen)
+    key_pair = create_new_key_pair(key)
+    peer_id = PeerId(ID.from_pubkey(key_pair.public_key).to_bytes())
+    security = cast(
+        TSecurityOptions,
+        {  # never the library's default, which also offers plaintext and secio
+            NOISE: NoiseTransport(key_pair, create_noise_key_pair().private_key),
+            TLS: TLSTransport(key_pair),
+        },
+    )
+    upgrader = Upgrader(security, config.handshake_timeout)
+    websocket_config = WebsocketConfig(
+        handshake_timeout=config.handshake_timeout, max_connections=config.max_connections
+    )
+    peerstore = PeerStore()
+    peerstore.add_key_pair(ID(peer_id.raw), key_pair)
+    host = Host(config, peer_id)
+    sockets = [Tcp(), WebsocketTransport(upgrader, config=websocket_config)]
+    host._swarm = swarm = Swarm(ID(peer_id.raw), peerstore, upgrader, sockets, config)
+    swarm.policy = host
+    library_host = LibraryHost(swarm, lambda: host.addresses, host._register_library, config.negotiation_timeout)
+    for protocol, handler in list(library_host.multiselect.handlers.items()):
+        if protocol != PING and protocol is not None and handler is not None:
+            host._register_library(str(protocol), handler)
+    host.handle(PING, _serve_ping, public=True)
+    router = make_router()
+    pubsub = Pubsub(library_host, router, config, lambda peer: PeerId(peer.to_bytes()) in host._admitted)
+
+    failure: Exception | None = None
+    async with (
+        background_trio_service(swarm),
+        background_trio_service(router),
+        background_trio_service(pubsub),
+        trio.open_nursery() as nursery,
+    ):
+        host._nursery = nursery
+        host.gossip = Gossip(pubsub, nursery, config.gossip_max_message)
+        nursery.start_soon(swarm.close_strangers)
+        try:
+            await swarm.listen(*(Multiaddr(parse(text).transport) for text in config.listen))
+            yield host
+        except Exception as error:
+            failure = error
+        finally:
+            with trio.move_on_after(2) as grace:
+                grace.shield = True
+                async with trio.open_nursery() as closing:
+                    for connection in swarm.all_connections():
+                        closing.start_soon(connection.close)
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+def _check_listen(addresses: Sequence[str]) -> None:
+    ports: dict[tuple[str, int], str] = {}
+    for text in addresses:
+        address = parse(text)
+        if address.host_kind.startswith("dns"):
+            raise ListenError(text, "a name cannot be listened on; use /ip4/0.0.0.0 or an address of this machine")
+        other = ports.setdefault((address.host, address.port), text)
+        if address.port and other != text:
+            raise ListenError(text, f"{other} has the same port; give TCP and /ws different ones")

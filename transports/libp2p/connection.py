@@ -1,0 +1,100 @@
+"""One connection to one peer: serves its inbound streams, contained, and closes exactly once."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+from libp2p.network.connection.swarm_connection import SwarmConn
+from libp2p.network.stream.net_stream import NetStream, StreamState
+from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError
+from multiaddr import Multiaddr
+
+from transports.libp2p.yamux import MuxedStream, Yamux
+from transports.peer_id import PeerId
+from transports.stream import StreamClosed
+
+if TYPE_CHECKING:
+    from transports.libp2p.swarm import Swarm
+
+logger = logging.getLogger(__name__)
+
+HANDLER_GRACE = 5.0
+"""Seconds that handlers have to notice that their connection is gone before they are cancelled."""
+
+LINGER = 10.0
+"""Seconds that a stream whose handler has returned waits for the peer to close its side too; then it is reset."""
+
+
+class Connection(SwarmConn):
+    """Wrong in 0.8.1, each with a test in tests/transports:
+
+    - B: an exception in a stream handler leaves ``_handle_muxed_stream`` and kills the host's nursery;
+    - F: ``_cleanup`` sleeps 100 ms before it reports the disconnection, so a peer that has reconnected meanwhile is
+      reported gone. Here the swarm hears of the end in the same step in which the connection is marked closed;
+    - a handler that returns without closing leaves its stream open for good.
+    """
+
+    muxed_conn: Yamux
+
+    def __init__(self, muxed_conn: Yamux, swarm: Swarm, direction: str, peer: PeerId, remote_address: str) -> None:
+        super().__init__(muxed_conn, swarm, direction=direction)
+        self.network = swarm
+        self.peer = peer
+        self.remote_address = remote_address
+        self.inbound = direction == "inbound"
+        self.opened_at = trio.current_time()
+        muxed_conn.inbound_limit = lambda: swarm.inbound_stream_limit(peer)
+
+    def __repr__(self) -> str:
+        way = "from" if self.inbound else "to"
+        return f"<Connection {way} {self.remote_address}, peer {self.peer.short}, {self.muxed_conn!r}>"
+
+    async def start(self) -> None:
+        """Serve inbound streams until the connection ends. Never raises."""
+        self.event_started.set()
+        async with trio.open_nursery() as nursery:
+            try:
+                while True:
+                    nursery.start_soon(self._serve, await self.muxed_conn.accept_stream())
+            except MuxedConnUnavailable:
+                nursery.cancel_scope.deadline = trio.current_time() + HANDLER_GRACE
+        await self.close()
+
+    async def _serve(self, stream: MuxedStream) -> None:
+        try:
+            await self.network.serve_stream(self, stream)
+            await stream.close()
+            with trio.move_on_after(LINGER):
+                while not stream.done:
+                    await stream.read()
+        except (MuxedStreamError, StreamClosed):
+            pass  # reset or ended by the peer, as it may
+        except Exception:
+            logger.exception("a stream handler failed for %s; its stream is reset", self.peer)
+        finally:
+            if not stream.done:
+                await stream.reset()
+
+    async def _add_stream(self, muxed_stream: MuxedStream) -> NetStream:  # type: ignore[override]
+        """A library stream, for the library's own protocols. Not tracked: the muxer knows its streams."""
+        return self.net_stream(muxed_stream)
+
+    def net_stream(self, muxed_stream: MuxedStream) -> NetStream:
+        stream = NetStream(muxed_stream, self, None)
+        stream._state = StreamState.OPEN
+        return stream
+
+    def get_transport_addresses(self) -> list[Multiaddr]:
+        """The library's answer falls back to the peerstore and logs a warning where that knows nothing."""
+        return [Multiaddr(self.remote_address)]
+
+    async def close(self) -> None:
+        """Close once; a second call returns at once. The swarm has forgotten us before the first wait."""
+        if self.event_closed.is_set():
+            return
+        self.event_closed.set()
+        self.swarm.remove_conn(self)
+        await self.muxed_conn.close()
+        await self._notify_disconnected()

@@ -1,0 +1,385 @@
+"""Pubsub that no frame can kill, that speaks to admitted peers only, and that may leave a message undecided.
+
+Wrong in 0.8.1, each with a test in tests/transports that shows it on the bare library:
+
+- C: a malformed RPC raises DecodeError out of the read loop and takes the process down;
+- D: a garbage ``key`` with a hashed peer id makes the signature check raise, with the same end;
+- E: so does a topic validator that raises;
+- F: a peer that reconnects within 100 ms keeps its dead stream registered; the late clean-up then forgets the live
+  peer's subscriptions, and gossip flows one way only until the next reconnect;
+- one OS thread per Pubsub sweeps its seen cache; frames are read byte by byte; each RPC carries, verifies and stores
+  the sender's signed peer record; validation verdicts are cached although they may change; sequence numbers come from
+  the wall clock.
+
+Delete override by override when its test passes on the bare library.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, cast
+
+import trio
+from google.protobuf.message import DecodeError
+from libp2p.abc import INetStream
+from libp2p.peer.id import ID
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.pubsub import Pubsub as LibraryPubsub
+from libp2p.pubsub.pubsub_notifee import PubsubNotifee
+from libp2p.pubsub.rpc_queue import RpcQueue
+from libp2p.pubsub.validators import signature_validator
+from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError
+
+from transports.config import HostConfig
+from transports.libp2p.gossipsub import GossipSub
+from transports.libp2p.host import LibraryHost
+from transports.libp2p.yamux import MuxedStream
+from transports.peer_id import PeerId
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus
+
+logger = logging.getLogger(__name__)
+
+READ_SIZE = 64 * 1024
+SEEN_SECONDS = 120.0
+"""How long a message id is remembered; a message lives for 5 heartbeats, 5 s, in the caches of a mesh."""
+SEEN_LIMIT = 65536
+"""Ids remembered at most; at 4 messages/s there are 480."""
+MAX_SUBSCRIPTIONS = 64
+"""Topics that one peer may announce. A mesh has three."""
+MAX_TOPIC = 256
+"""Characters of a topic name; ours have about 90."""
+MAX_ERRORS = 20
+"""Rejected or malformed messages from one forwarder per SEEN_SECONDS before it is not listened to for as long."""
+QUEUE_LIMIT = 128
+"""RPCs waiting for one slow peer; gossip repairs what is dropped beyond."""
+RETRY_DELAYS = (0.1, 0.5, 2.0, 5.0, 10.0)
+"""Seconds before a gossip stream that failed is opened again; the peer may need a moment to admit us."""
+
+
+class Judge(Protocol):
+    """Decides about a message on one topic: True accept, False reject, None not decided yet."""
+
+    def __call__(self, forwarder: PeerId, author: PeerId, data: bytes) -> bool | None: ...
+
+
+class SeenCache:
+    """Ids of handled messages, for a while. The library's, without a thread and with a bound."""
+
+    def __init__(self) -> None:
+        self.cache: dict[bytes, float] = {}
+
+    def has(self, key: bytes) -> bool:
+        expiry = self.cache.get(key)
+        return expiry is not None and expiry > trio.current_time()
+
+    def add(self, key: bytes) -> bool:
+        now = trio.current_time()
+        new = self.cache.pop(key, None) is None
+        self.cache[key] = now + SEEN_SECONDS
+        while self.cache:  # in order of expiry, as every id has the same lifetime
+            oldest = next(iter(self.cache))
+            if self.cache[oldest] > now and len(self.cache) <= SEEN_LIMIT:
+                break
+            del self.cache[oldest]
+        return new
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+
+class Pubsub(LibraryPubsub):
+    """See the module. Peers enter by :meth:`start_peer` and by their own admitted inbound stream only."""
+
+    def __init__(
+        self, host: LibraryHost, router: GossipSub, config: HostConfig, admitted: Callable[[ID], bool]
+    ) -> None:
+        super().__init__(host, router, strict_signing=True, max_inbound_rpc_size=config.gossip_max_message)
+        self.seen_messages.stop()  # there is no seam before the thread starts; here it ends at once
+        self.seen_messages = SeenCache()  # type: ignore[assignment]
+        network = host.get_network()
+        for notifee in [n for n in host.swarm.notifees if isinstance(n, PubsubNotifee)]:
+            network.remove_notifee(notifee)  # a connection is no reason to gossip: admission is
+            notifee.initiator_peers_queue.close()
+            notifee.dead_peers_queue.close()
+        self.peer_receive_channel.close()
+        self.dead_peer_receive_channel.close()
+        self.counter = config.gossip_epoch
+        self.config = config
+        self.judges: dict[str, Judge] = {}
+        self.dropped = 0
+        self._gossipsub = router
+        self._admitted = admitted
+        self._peer_scopes: dict[ID, trio.CancelScope] = {}
+        self._errors: dict[ID, tuple[float, int]] = {}
+        self._rates: dict[tuple[ID, str], tuple[int, int]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Pubsub, {len(self.peers)} peers, topics {sorted(self.judges)}, {self.dropped} dropped>"
+
+    async def run(self) -> None:
+        """Peers are handled by their own tasks; there is nothing to do in between."""
+        await self.manager.wait_finished()
+
+    # Peers --------------------------------------------------------------------------------------------------------
+
+    async def start_peer(self, peer_id: ID, nursery: trio.Nursery) -> None:
+        """Open our stream to *peer_id*, say what we listen to, and keep it open while it is admitted and connected.
+
+        Returns after the first attempt, successful or not. A second call while one runs does nothing.
+        """
+        if peer_id not in self._peer_scopes and self._admitted(peer_id):
+            await nursery.start(self._run_peer, peer_id)
+
+    def stop_peer(self, peer_id: ID) -> None:
+        """Forget *peer_id* and stop talking to it, at once."""
+        scope = self._peer_scopes.pop(peer_id, None)
+        if scope is not None:
+            scope.cancel()
+        self._unregister(peer_id)
+        self._forget_all_subscriptions(peer_id)
+        for key in [key for key in self._rates if key[0] == peer_id]:
+            del self._rates[key]
+
+    async def _run_peer(self, peer_id: ID, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        scope = trio.CancelScope()
+        self._peer_scopes[peer_id] = scope
+        attempt = 0
+        waiting = True
+
+        def started() -> None:
+            nonlocal waiting
+            if waiting:
+                waiting = False
+                task_status.started()
+
+        with scope:
+            while self._admitted(peer_id) and self._peer_is_connected(peer_id):
+                try:
+                    await self._talk(peer_id, started)
+                    attempt = 0
+                except Exception as error:
+                    logger.debug("gossip stream to %s: %r", peer_id, error)
+                finally:
+                    self._unregister(peer_id)
+                started()
+                await trio.sleep(RETRY_DELAYS[min(attempt, len(RETRY_DELAYS) - 1)])
+                attempt += 1
+        if self._peer_scopes.get(peer_id) is scope:
+            del self._peer_scopes[peer_id]
+        started()
+
+    async def _talk(self, peer_id: ID, started: Callable[[], None]) -> None:
+        """One gossip stream from its opening to its end."""
+        stream = await cast(LibraryHost, self.host).new_stream(peer_id, self.protocols)
+        muxed = cast(MuxedStream, stream.muxed_stream)
+        try:
+            queue = RpcQueue(max_size=QUEUE_LIMIT, max_message_size=self.config.gossip_max_message)
+            await self._write(muxed, self.get_hello_packet())
+            self._gossipsub.add_peer(peer_id, stream.get_protocol())
+            self.peers[peer_id] = stream
+            self.peer_queues[peer_id] = queue
+            for topic in [topic for topic, peers in self.peer_topics.items() if peer_id in peers]:
+                await self.router.on_peer_subscribed(peer_id, topic)
+            started()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._send, muxed, queue, nursery.cancel_scope)
+                try:
+                    while True:  # nothing comes on this stream; its end is what we wait for
+                        await muxed.read(READ_SIZE)
+                except MuxedStreamError:
+                    nursery.cancel_scope.cancel()
+        finally:
+            await muxed.reset()
+
+    async def _send(self, muxed: MuxedStream, queue: RpcQueue, scope: trio.CancelScope) -> None:
+        try:
+            while (rpc := await queue.pop()) is not None:
+                await self._write(muxed, rpc)
+        except MuxedStreamError:
+            scope.cancel()
+
+    async def _write(self, muxed: MuxedStream, rpc: rpc_pb2.RPC) -> None:
+        rpc.ClearField("senderRecord")  # addresses travel in sync; here they would be most of the bytes
+        data = rpc.SerializeToString()
+        if data:
+            await muxed.write(encode_varint(len(data)) + data)
+
+    def _unregister(self, peer_id: ID) -> None:
+        if self.peers.pop(peer_id, None) is not None:
+            self.peer_queues.pop(peer_id).close()
+            self.router.remove_peer(peer_id)
+
+    def _handle_dead_peer(self, peer_id: ID) -> None:
+        """Bug F: only :meth:`stop_peer` and the end of the peer's own task unregister it."""
+
+    def get_hello_packet(self) -> rpc_pb2.RPC:
+        return rpc_pb2.RPC(subscriptions=[rpc_pb2.RPC.SubOpts(subscribe=True, topicid=t) for t in self.judges])
+
+    def announce(self, topic: str) -> None:
+        """Tell every gossip peer that we listen to *topic*."""
+        for queue in self.peer_queues.values():
+            queue.push(rpc_pb2.RPC(subscriptions=[rpc_pb2.RPC.SubOpts(subscribe=True, topicid=topic)]), priority=True)
+
+    @property
+    def topic_ids(self):  # type: ignore[no-untyped-def]  # KeysView[str], as in the base
+        return self.judges.keys()
+
+    # Receiving ----------------------------------------------------------------------------------------------------
+
+    async def stream_handler(self, stream: INetStream) -> None:
+        """An admitted peer's gossip stream: read it to its end."""
+        await self.continuously_read_stream(stream)
+
+    async def continuously_read_stream(self, stream: INetStream) -> None:
+        """Handle frames until the stream ends, the peer is expelled, or it sends nonsense. Never raises for those."""
+        muxed = cast(MuxedStream, stream.muxed_stream)  # type: ignore[attr-defined]
+        peer_id = muxed.muxed_conn.peer_id
+        buffer = b""
+        while True:
+            try:
+                buffer += await muxed.read(READ_SIZE)
+            except MuxedStreamEOF:
+                return
+            except MuxedStreamError:
+                return
+            while True:
+                if not self._admitted(peer_id):
+                    await muxed.reset()
+                    return
+                try:
+                    frame, buffer = split_frame(buffer, self.config.gossip_max_message)
+                    if frame is None:
+                        break
+                    rpc = rpc_pb2.RPC.FromString(frame)
+                except (DecodeError, ValueError) as error:
+                    logger.warning("gossip from %s is malformed (%s); its stream is reset", peer_id, error)
+                    self._count_error(peer_id)
+                    await muxed.reset()
+                    return
+                if not self._muted(peer_id):
+                    await self._handle_rpc(peer_id, rpc)
+
+    async def _handle_rpc(self, peer_id: ID, rpc: rpc_pb2.RPC) -> None:
+        try:
+            for message in rpc.publish:
+                await self.push_msg(peer_id, message)
+            for subscription in rpc.subscriptions[: self.max_subscriptions_per_rpc]:
+                await self._on_subscription(peer_id, subscription)
+            if rpc.HasField("control"):
+                await self.router.handle_rpc(rpc, peer_id)
+        except Exception:
+            logger.exception("an RPC of %s could not be handled; the rest of it is dropped", peer_id)
+
+    async def _on_subscription(self, peer_id: ID, subscription: rpc_pb2.RPC.SubOpts) -> None:
+        topic = subscription.topicid
+        if not subscription.subscribe:
+            self._forget_subscription(peer_id, topic)
+            for peers in (self._gossipsub.mesh.get(topic), self._gossipsub.fanout.get(topic)):
+                if peers is not None:
+                    peers.discard(peer_id)
+            return
+        count = self._peer_subscription_count.get(peer_id, 0)
+        if len(topic) > MAX_TOPIC or count >= MAX_SUBSCRIPTIONS or peer_id in self.peer_topics.get(topic, ()):
+            return
+        self.peer_topics.setdefault(topic, set()).add(peer_id)
+        self._peer_subscription_count[peer_id] = count + 1
+        if peer_id in self.peers:
+            await self.router.on_peer_subscribed(peer_id, topic)
+
+    # Messages -----------------------------------------------------------------------------------------------------
+
+    async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
+        """Judge a message and forward it if accepted. One that is not decided leaves no trace and may come again."""
+        own = msg_forwarder == self.my_id
+        message_id = self.get_message_id(msg)
+        if self.seen_messages.has(message_id):
+            return
+        if not own:
+            if len(msg.topicIDs) != 1 or msg.topicIDs[0] not in self.judges or msg.from_id == self.my_id.to_bytes():
+                return
+            topic = msg.topicIDs[0]
+            if self._over_rate(msg_forwarder, topic):
+                self.dropped += 1
+                return
+            author = self._verified_author(msg)
+            verdict = False if author is None else self.judges[topic](peer_of(msg_forwarder), author, msg.data)
+            if verdict is None:
+                return
+            self.seen_messages.add(message_id)
+            if not verdict:
+                self._count_error(msg_forwarder)
+                return
+        else:
+            self.seen_messages.add(message_id)
+        await self.router.publish(msg_forwarder, msg)
+
+    def _verified_author(self, msg: rpc_pb2.Message) -> PeerId | None:
+        """Who signed *msg*, or None. Only Ed25519 ids, which carry their key (bug D lives in the other branch)."""
+        try:
+            author = PeerId(msg.from_id)
+            return author if signature_validator(msg) else None
+        except Exception as error:  # the library's check raises what its cryptography raises
+            logger.debug("a message with a broken signature: %r", error)
+            return None
+
+    def _over_rate(self, peer_id: ID, topic: str) -> bool:
+        second = int(trio.current_time())
+        started, count = self._rates.get((peer_id, topic), (second, 0))
+        if started != second:
+            started, count = second, 0
+        self._rates[(peer_id, topic)] = (started, count + 1)
+        return count >= self.config.gossip_rate
+
+    def _count_error(self, peer_id: ID) -> None:
+        now = trio.current_time()
+        since, count = self._errors.get(peer_id, (now, 0))
+        if now - since > SEEN_SECONDS:
+            since, count = now, 0
+        self._errors[peer_id] = (now if count + 1 == MAX_ERRORS else since, count + 1)
+        for stale in [p for p, (start, _) in self._errors.items() if now - start > SEEN_SECONDS]:
+            del self._errors[stale]
+
+    def _muted(self, peer_id: ID) -> bool:
+        since, count = self._errors.get(peer_id, (0.0, 0))
+        return count >= MAX_ERRORS and trio.current_time() - since <= SEEN_SECONDS
+
+    def errors_of(self, peer_id: ID) -> int:
+        """Rejected and malformed messages that *peer_id* forwarded lately."""
+        return self._errors.get(peer_id, (0.0, 0))[1]
+
+
+def peer_of(peer_id: ID) -> PeerId:
+    return PeerId(peer_id.to_bytes())
+
+
+def encode_varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def split_frame(buffer: bytes, limit: int) -> tuple[bytes | None, bytes]:
+    """The first length-prefixed frame of *buffer* and what follows it; ``(None, buffer)`` while it is incomplete.
+
+    Raises ValueError for a length above *limit* or a varint that does not end.
+    """
+    size = shift = 0
+    for position, byte in enumerate(buffer[:5]):
+        size |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 128:
+            if size > limit:
+                raise ValueError(f"a frame of {size} bytes, the largest is {limit}")
+            start = position + 1
+            if len(buffer) < start + size:
+                return None, buffer
+            return buffer[start : start + size], buffer[start + size :]
+    if len(buffer) >= 5:
+        raise ValueError("a length that is no varint")
+    return None, buffer

@@ -1,0 +1,320 @@
+"""The connections of a node: dialling, accepting, limits, and events that are told exactly once.
+
+Wrong in 0.8.1, each with a test in tests/transports that shows it on the bare library:
+
+- A: the inbound handler waits for the end of the *swarm*, so each inbound connection of the node's life keeps a task
+  and one of 250 slots: after 250 of them nothing can connect any more;
+- G: ``close_peer`` drops the peer's entry after closing, and with it connections made meanwhile;
+- H: ``dial_peer`` waits 250 ms per address even after success, tries one address per transport class, dials the next
+  class too (two connections), and refuses a peer for 60 s after one failure, even at new addresses;
+- the auto connector dials whatever the peerstore holds, also with ``low_watermark=0``; our dialer decides that;
+- ``listen`` answers False instead of raising, and True when only some addresses work.
+
+Delete override by override when its test passes on the bare library.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+import trio
+from libp2p.abc import IMuxedConn, IPeerStore, ITransport
+from libp2p.io.abc import ReadWriteCloser
+from libp2p.network.config import ConnectionConfig
+from libp2p.network.exceptions import SwarmException
+from libp2p.network.swarm import Swarm as LibrarySwarm
+from libp2p.peer.id import ID
+from libp2p.transport.exceptions import OpenConnectionError
+from multiaddr import Multiaddr
+
+from transports.addresses import parse
+from transports.config import HostConfig
+from transports.errors import AddressError, ListenError, PeerUnreachable
+from transports.libp2p.connection import Connection
+from transports.libp2p.tcp import RawSocket
+from transports.libp2p.yamux import MuxedStream, Upgrader, Yamux
+from transports.peer_id import PeerId
+
+logger = logging.getLogger(__name__)
+
+
+class Policy(Protocol):
+    """What the swarm asks of the host."""
+
+    def is_admitted(self, peer: PeerId) -> bool: ...
+
+    def first_connection(self, peer: PeerId) -> None:
+        """*peer* has its first connection now."""
+
+    def last_connection_lost(self, peer: PeerId) -> None:
+        """*peer* has no connection any more."""
+
+    async def serve_stream(self, connection: Connection, stream: MuxedStream) -> None:
+        """Negotiate and handle an inbound stream."""
+
+
+class NoAutoConnector:
+    """Stands where the library's auto connector would be, and dials nobody."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def run_background_task(self, nursery: trio.Nursery) -> None: ...
+
+    def record_disconnect(self, peer_id: ID) -> None: ...
+
+
+class Swarm(LibrarySwarm):
+    """See the module. ``policy`` must be set before :meth:`run`."""
+
+    policy: Policy
+
+    def __init__(
+        self, peer_id: ID, peerstore: IPeerStore, upgrader: Upgrader, transports: list[ITransport], config: HostConfig
+    ) -> None:
+        super().__init__(
+            peer_id,
+            peerstore,
+            upgrader,
+            transports,
+            connection_config=ConnectionConfig(
+                max_connections=config.max_connections,
+                max_connections_per_peer=config.max_connections_per_peer,
+                inbound_upgrade_timeout=config.handshake_timeout,
+                outbound_upgrade_timeout=config.handshake_timeout,
+            ),
+        )
+        self.config = config
+        self.auto_connector = cast(Any, NoAutoConnector())
+        self.notifees.clear()  # the tag store's: it serves the library's pruner, which has nothing to do here
+        self.handshakes = 0
+        self.refused: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"<Swarm of {self.self_id}, {len(self.connections)} peers, refused {dict(self.refused)}>"
+
+    def all_connections(self) -> list[Connection]:
+        return [cast(Connection, conn) for conns in self.connections.values() for conn in conns]
+
+    def strangers(self) -> list[Connection]:
+        """Connections of peers that are not admitted, oldest first."""
+        return sorted(
+            (conn for conn in self.all_connections() if not self.policy.is_admitted(conn.peer)),
+            key=lambda conn: conn.opened_at,
+        )
+
+    def inbound_stream_limit(self, peer: PeerId) -> int:
+        return self.config.streams_per_member if self.policy.is_admitted(peer) else self.config.streams_per_stranger
+
+    async def serve_stream(self, connection: Connection, stream: MuxedStream) -> None:
+        await self.policy.serve_stream(connection, stream)
+
+    # Listening ----------------------------------------------------------------------------------------------------
+
+    async def listen(self, *multiaddrs: Multiaddr) -> bool:
+        """Listen on every address, or raise ListenError naming the one that does not work."""
+        await self.event_background_nursery_created.wait()
+        for address in multiaddrs:
+            transport = self.transport_manager.transport_for_listening(address)
+            if transport is None:
+                raise ListenError(str(address), "no transport of this node fits; use /ip4/.../tcp/... or add /ws")
+
+            async def accept(stream: ReadWriteCloser, address: Multiaddr = address) -> None:
+                await self._handle_inbound_connection(stream, address)
+
+            listener = cast(Any, transport.create_listener(accept))
+            listener.background_nursery = self.background_nursery
+            try:
+                await listener.listen(address)
+            except (OSError, OpenConnectionError) as error:
+                raise ListenError(
+                    str(address), f"{error}; choose another port with --listen, or stop what uses this one"
+                ) from error
+            self.listeners[str(address)] = listener
+        return True
+
+    # Accepting ----------------------------------------------------------------------------------------------------
+
+    def _refusal(self, host: str) -> str | None:
+        """Why a new inbound connection from *host* is not wanted now."""
+        if self.handshakes >= self.config.max_handshakes:
+            return "too many handshakes at a time"
+        strangers = self.strangers()
+        if len(strangers) >= self.config.max_strangers:
+            return "too many connections of strangers"
+        from_there = sum(1 for conn in strangers if conn.remote_address.split("/")[2] == host)
+        if from_there >= self.config.max_strangers_per_address:
+            return "too many strangers from one address"
+        return None
+
+    async def _handle_inbound_connection(self, read_write_closer: ReadWriteCloser, maddr: Multiaddr) -> None:
+        """Upgrade an accepted socket and stay until *this connection* ends (bug A)."""
+        remote = RawSocket(read_write_closer, False).get_remote_address()
+        refusal = self._refusal(remote[0] if remote else "")
+        if refusal is not None:
+            self.refused[refusal] += 1
+            await read_write_closer.close()
+            return
+        self.handshakes += 1
+        try:
+            muxed = await self.upgrade_inbound_raw_conn(RawSocket(read_write_closer, False), maddr)
+        except Exception as error:  # whatever a stranger sends in a handshake ends that handshake only
+            self.refused["failed handshake"] += 1
+            logger.debug("inbound handshake from %s failed: %r", remote, error)
+            return
+        finally:
+            self.handshakes -= 1
+        await cast(Yamux, muxed).event_closed.wait()
+
+    async def add_conn(self, muxed_conn: IMuxedConn, direction: str = "unknown") -> Connection:
+        """Register and run an upgraded connection; returns when streams can be opened on it.
+
+        Everything up to registration is one step, so two dials cannot race each other, and a cancel cannot leave a
+        half-registered connection behind.
+        """
+        muxed = cast(Yamux, muxed_conn)
+        try:
+            peer = PeerId(muxed.peer_id.to_bytes())
+        except ValueError as error:
+            await muxed.close(str(error))
+            raise SwarmException(str(error)) from error
+        connection = Connection(muxed, self, direction, peer, remote_multiaddr(muxed))
+        siblings = self.connections.get(muxed.peer_id, [])
+        reason = None
+        if self._closing or self.background_nursery is None:
+            reason = "this node is stopping"
+        elif peer.raw == self.self_id.to_bytes():
+            reason = "that is this node itself"
+        elif len(self.all_connections()) >= self.config.max_connections:
+            reason = f"this node has {self.config.max_connections} connections, which is its limit"
+        elif not self.policy.is_admitted(peer) and len(self.strangers()) >= self.config.max_strangers:
+            reason = "too many connections of strangers"
+        if reason is not None:
+            self.refused[reason] += 1
+            await muxed.close(reason)
+            raise SwarmException(reason)
+        assert self.background_nursery is not None
+        self.background_nursery.start_soon(muxed.start)
+        self.background_nursery.start_soon(connection.start)
+        self.connections[muxed.peer_id] = [*siblings, connection]
+        if not siblings:
+            self.policy.first_connection(peer)
+        elif len(siblings) >= self.config.max_connections_per_peer:
+            self.background_nursery.start_soon(cast(Connection, siblings[0]).close)
+        self.background_nursery.start_soon(self.notify_connected, connection)
+        await connection.event_started.wait()
+        await muxed.event_started.wait()
+        return connection
+
+    def remove_conn(self, swarm_conn: Any) -> None:
+        """Forget a connection; tells the policy when it was the peer's last (bug G: nothing else is dropped)."""
+        connection = cast(Connection, swarm_conn)
+        siblings = self.connections.get(connection.muxed_conn.peer_id, [])
+        if connection not in siblings:
+            return
+        left = [other for other in siblings if other is not connection]
+        if left:
+            self.connections[connection.muxed_conn.peer_id] = left
+        else:
+            del self.connections[connection.muxed_conn.peer_id]
+            self.policy.last_connection_lost(connection.peer)
+
+    async def close_peer(self, peer_id: ID) -> None:
+        """Close the connections that exist now (bug G); later ones are not touched."""
+        async with trio.open_nursery() as nursery:
+            for connection in self.get_connections(peer_id):
+                nursery.start_soon(connection.close)
+
+    async def close_strangers(self) -> None:
+        """Close connections whose peer was not admitted in time; runs until cancelled."""
+        while True:
+            await trio.sleep(self.config.stranger_timeout / 4)
+            for connection in self.strangers():
+                if trio.current_time() - connection.opened_at >= self.config.stranger_timeout:
+                    self.refused["not admitted in time"] += 1
+                    await connection.close()
+
+    # Dialling -----------------------------------------------------------------------------------------------------
+
+    async def dial(self, peer_id: ID, addresses: Sequence[str]) -> Connection:
+        """Connect through the first address that answers; the other attempts are cancelled (bug H).
+
+        Attempts start *dial_stagger* apart, or as soon as the one before has failed. Nothing is remembered about
+        failures: back-off is the caller's. Raises PeerUnreachable with every reason.
+        """
+        reasons: list[str] = []
+        won: list[Connection] = []
+        wanted = list(dict.fromkeys(addresses))[: self.config.max_dial_addresses]
+
+        async with trio.open_nursery() as nursery:
+
+            async def attempt(text: str, failed: trio.Event) -> None:
+                try:
+                    with trio.fail_after(self.config.dial_timeout):
+                        connection = await self._dial_one(text, peer_id)
+                except trio.TooSlowError:
+                    reasons.append(f"{text}: no answer in {self.config.dial_timeout:.0f} s")
+                except Exception as error:
+                    reasons.append(f"{text}: {_chain(error)}")
+                else:
+                    won.append(connection)
+                    nursery.cancel_scope.cancel()
+                failed.set()
+
+            for text in wanted:
+                failed = trio.Event()
+                nursery.start_soon(attempt, text, failed)
+                with trio.move_on_after(self.config.dial_stagger):
+                    await failed.wait()
+        if not won:
+            detail = "; ".join(reasons) or "no address is known; give one with /p2p/, or wait until the peer connects"
+            raise PeerUnreachable(f"cannot connect to {peer_id}: {detail}")
+        return won[0]
+
+    async def _dial_one(self, text: str, peer_id: ID) -> Connection:
+        address = parse(text)
+        if address.peer is not None and address.peer.raw != peer_id.to_bytes():
+            raise AddressError(f"this is the address of {address.peer}")
+        if address.wildcard:
+            raise AddressError("a wildcard address can be listened on, but not dialled")
+        connection = cast(Connection, await self._dial_addr_single_attempt(Multiaddr(address.transport), peer_id))
+        connection.remote_address = address.transport
+        return connection
+
+    async def dial_peer(self, peer_id: ID) -> list[Any]:
+        """The library's own callers may use what is connected; they do not dial. See :meth:`dial`."""
+        connections = self.get_connections(peer_id)
+        if not connections:
+            raise SwarmException(f"{peer_id} is not connected")
+        return connections
+
+    # Notifications ------------------------------------------------------------------------------------------------
+
+    def _schedule_auto_connect(self) -> None:
+        """The dialer redials; see the module."""
+
+    async def notify_opened_stream(self, stream: Any) -> None:
+        """Nobody here listens; the library opens a nursery per stream to tell them."""
+
+    async def notify_closed_stream(self, stream: Any) -> None:
+        """As above."""
+
+
+def remote_multiaddr(muxed: Yamux) -> str:
+    """Where the other end of the socket is, as a multiaddr."""
+    remote = muxed.get_remote_address()
+    if remote is None:
+        return "/ip4/0.0.0.0/tcp/0"
+    host, port = remote
+    return f"/{'ip6' if ':' in host else 'ip4'}/{host}/tcp/{port}"
+
+
+def _chain(error: BaseException) -> str:
+    """The innermost cause, which says what happened; the library wraps it up to four times."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{error}" or type(error).__name__
