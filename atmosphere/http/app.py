@@ -1,0 +1,128 @@
+"""The HTTP application: Quart for the routes that people and programs look at, plain ASGI for those that run work.
+
+Quart costs about a quarter of a millisecond of CPU per request (contexts, signals, two tasks). So every request
+passes the gate as plain ASGI, the routes of ``work.JOBS`` are answered there, and all others go on to Quart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from quart import Response
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from atmosphere.http import admin, routes
+from atmosphere.http.errors import HttpError, envelope, refusal
+from atmosphere.http.gate import Gate, Gone, Message, Receive, Scope, Send, read_head, send_answer
+from atmosphere.http.limits import Limits
+from atmosphere.http.port import HttpNode
+from atmosphere.http.work import JOBS, run_job, understand
+
+HEALTH = "/v1/health"
+
+
+class HttpApp(QuartTrio):
+    """The application of one listener."""
+
+    def __init__(self, node: HttpNode, gate: Gate) -> None:
+        super().__init__("atmosphere.http", static_folder=None)
+        self.node = node
+        self.gate = gate
+
+    async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:
+        """Every message of the server comes in here. Takes no WebSockets."""
+        if scope["type"] == "http":
+            await self._exchange(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+        else:
+            await super().asgi_app(scope, receive, send)
+
+    async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gate, method, path = self.gate, scope["method"], scope["path"]
+        head = read_head(scope["headers"])
+        counted, held = False, 0
+        try:
+            gate.check(method, head)
+            if path != HEALTH:  # a busy node still says that it lives
+                gate.enter()
+                counted = True
+            data = await gate.read_body(head, receive)
+            held = len(data)
+            if not counted:
+                gate.held_bytes -= held
+            if path in JOBS:
+                if method != "POST":
+                    raise HttpError(405, "this route takes POST", "method_not_allowed", headers=((b"allow", b"POST"),))
+                began = self.node.env.monotonic()
+                job = understand(self.node, path, data)
+                await run_job(self.node, job, receive, send, began, gate.limits.leave_s)
+            else:
+                await super().asgi_app(cast(Any, scope), cast(Any, _replay(data, receive)), cast(Any, send))
+        except HttpError as error:
+            gate.refused += 1
+            await gate.drain(receive)
+            await send_answer(send, refusal(error))
+        except Gone:
+            return
+        finally:
+            if counted:
+                gate.leave(held)
+
+
+def create_app(node: HttpNode, *, admin_routes: bool = False, limits: Limits | None = None,
+               hosts: frozenset[str] | None = None) -> HttpApp:
+    """The application for *node*. *admin_routes* only for the control socket, which also has *hosts* None."""
+    app = HttpApp(node, Gate(limits or Limits(), hosts))
+    app.config["MAX_CONTENT_LENGTH"] = app.gate.limits.body_bytes
+    app.config["RESPONSE_TIMEOUT"] = None  # 60 s by default, which cuts long answers
+    app.config["BODY_TIMEOUT"] = None      # the gate has read the body before Quart sees the request
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # no preflight is ever granted
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.register_blueprint(routes.create(node))
+    if admin_routes:
+        app.register_blueprint(admin.create(node))
+    app.register_error_handler(HttpError, _refused)
+    app.register_error_handler(HTTPException, _http_exception)
+    return app
+
+
+async def _refused(error: HttpError) -> Response:
+    answer = refusal(error)
+    response = Response(answer.body, status=answer.status, content_type="application/json")
+    for name, value in answer.headers:
+        response.headers[name.decode()] = value.decode()
+    return response
+
+
+async def _http_exception(error: HTTPException) -> Response:
+    """Quart's own refusals (404, 405, 500) in OpenAI's envelope."""
+    status = error.code or 500
+    message = {
+        404: "there is no such route; this node has /v1/models, /v1/chat/completions, /v1/completions, "
+             "/v1/embeddings, /v1/health, /v1/mesh/nodes, /v1/mesh/capabilities, /v1/mesh/route, /v1/tools/call",
+        405: "this route does not take this method",
+        500: "a bug in this node; its log has the details",
+    }.get(status, error.description or error.name)
+    code = {404: "route_not_found", 405: "method_not_allowed"}.get(status, "internal" if status >= 500 else "refused")
+    response = Response(envelope(status, message, code), status=status, content_type="application/json")
+    allowed = getattr(error, "valid_methods", None)
+    if allowed:
+        response.headers["Allow"] = ", ".join(sorted(allowed))
+    return response
+
+
+def _replay(data: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
+    """A receive that gives the body that was read already, then what comes after it."""
+    given = False
+
+    async def replayed() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": data, "more_body": False}
+
+    return replayed

@@ -1,0 +1,66 @@
+"""What the HTTP room needs of the node. :class:`atmosphere.node.Node` has it; tests have a small twin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import trio
+
+from atmosphere.config import BackendConfig, Config
+from atmosphere.env import Env
+from atmosphere.routing.decision import Decision
+from atmosphere.routing.intent import Intent
+from atmosphere.work.execution import Execution
+from transports.peer_id import PeerId
+
+if TYPE_CHECKING:
+    from atmosphere.mesh.views import CapabilityView
+
+
+class Decides(Protocol):
+    """The router."""
+
+    async def decide(self, intent: Intent) -> Decision: ...
+
+
+class Runs(Protocol):
+    """The dispatcher."""
+
+    def run(self, intent: Intent, args: bytes, *, deadline_s: float | None = None,
+            trace_id: bytes = b"") -> AbstractAsyncContextManager[Execution]: ...
+
+
+class HttpNode(Protocol):
+    """A node as its HTTP interface sees it. Views are frozen dataclasses that ``dataclasses.asdict`` makes JSON of."""
+
+    @property
+    def env(self) -> Env: ...
+    @property
+    def config(self) -> Config: ...
+    @property
+    def peer_id(self) -> PeerId: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def mesh_id(self) -> str: ...
+    @property
+    def started_at(self) -> float: ...
+    @property
+    def router(self) -> Decides: ...
+    @property
+    def dispatcher(self) -> Runs: ...
+    @property
+    def stop_requested(self) -> trio.Event: ...
+
+    def status(self) -> Any: ...
+    def capabilities(self) -> tuple[CapabilityView, ...]: ...
+    def create_invite(self, uses: int, expires_s: float) -> str: ...
+    async def add_knowledge(self, path: Path) -> Any: ...
+    async def list_knowledge(self) -> Sequence[Any]: ...
+    async def add_backend(self, backend: BackendConfig) -> None: ...
+    async def remove_backend(self, url: str) -> None: ...
+    def backends(self) -> Sequence[Any]: ...
+    async def leave(self) -> None: ...

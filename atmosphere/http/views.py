@@ -1,0 +1,56 @@
+"""Values of the node as the JSON that the API promises."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from atmosphere.http.port import HttpNode
+from atmosphere.routing.decision import Candidate, Decision
+from atmosphere.routing.intent import AUTO
+
+OWNER = "atmosphere"
+
+
+def decision_view(decision: Decision) -> dict[str, Any]:
+    """``{"chosen", "candidates", "filtered", "missing", "ms"}``; chosen is null when nobody can."""
+    chosen = decision.chosen
+    return {
+        "chosen": None if chosen is None else _candidate(chosen),
+        "candidates": [
+            {**_candidate(candidate), "model": candidate.card.model, "path": candidate.path,
+             "rtt_ms": candidate.rtt_ms, "factors": dict(candidate.factors)}
+            for candidate in decision.candidates
+        ],
+        "filtered": dict(decision.filtered),
+        "missing": decision.missing,
+        "ms": round(decision.elapsed_ms, 3),
+    }
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    return {"peer_id": str(candidate.peer), "name": candidate.node_name, "capability": candidate.card_id.hex(),
+            "type": candidate.card.type, "score": candidate.score}
+
+
+def models_view(node: HttpNode) -> list[dict[str, Any]]:
+    """The models that can be routed to now, then the aliases of those, then ``auto``."""
+    created = int(node.started_at)
+    types: dict[str, set[str]] = {}
+    for capability in node.capabilities():
+        if capability.model:
+            types.setdefault(capability.model, set()).add(capability.type)
+    for alias, target in node.config.aliases.items():
+        if target in types:
+            types.setdefault(alias, types[target])
+    views = [_model(name, created, sorted(kinds)) for name, kinds in sorted(types.items())]
+    return [*views, _model(AUTO, created, [])]
+
+
+def _model(name: str, created: int, types: list[str]) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": OWNER, "atmosphere": {"types": types}}
+
+
+def plain(value: Any) -> Any:
+    """A frozen view as JSON values."""
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

@@ -1,0 +1,231 @@
+"""A small twin of the node: the surface that ``atmosphere/http`` uses, its work a function of the test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from atmosphere.capabilities.card import Card
+from atmosphere.config import BackendConfig, Config
+from atmosphere.env import SystemEnv
+from atmosphere.routing.decision import Candidate, Decision
+from atmosphere.routing.intent import Intent
+from atmosphere.work.execution import Execution
+from protocols.call.errors import CallError, Code
+from transports.peer_id import PeerId
+
+PEER = PeerId.from_public_key(bytes(range(32)))
+CARD_ID = bytes(range(32))
+CARD = Card(type="llm/chat", description="a model", model="tiny")
+
+Emit = Callable[[bytes], Awaitable[None]]
+Work = Callable[[Intent, bytes, Emit], Awaitable[bytes]]
+
+
+@dataclass(frozen=True)
+class CapabilityRef:
+    id: str
+    type: str
+    model: str
+
+
+@dataclass(frozen=True)
+class NodeView:
+    name: str
+    peer_id: str
+    state: str
+    path: str
+    rtt_ms: float | None
+    load: float
+    capabilities: tuple[CapabilityRef, ...]
+    last_seen_s: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class CapabilityView:
+    id: str
+    type: str
+    model: str
+    description: str
+    tools: tuple[str, ...]
+    inputs: tuple[str, ...]
+    features: tuple[str, ...]
+    space: str
+    nodes: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class FakeStatus:
+    mesh: dict[str, str]
+    nodes: tuple[NodeView, ...]
+
+
+def candidate(path: str = "local") -> Candidate:
+    return Candidate(PEER, "here", CARD_ID, CARD, 0.9, {"semantic": 0.9}, path, None)
+
+
+class FakeWork:
+    """The work as the dispatcher's end of a call sees it."""
+
+    def __init__(self, pieces: trio.MemoryReceiveChannel[bytes]) -> None:
+        self.outcome: bytes | CallError | None = None
+        self.done = trio.Event()
+        self.pieces = pieces
+
+    async def next_piece(self) -> bytes | None:
+        try:
+            return await self.pieces.receive()
+        except trio.EndOfChannel:
+            return None
+
+    async def aclose(self) -> None:
+        self.pieces.close()
+
+    async def result(self) -> bytes:
+        await self.done.wait()
+        if isinstance(self.outcome, CallError):
+            raise self.outcome
+        assert self.outcome is not None
+        return self.outcome
+
+
+@dataclass
+class FakeNode:
+    """``nursery`` runs the work, as the node's does: the request's task holds no scope of it."""
+
+    nursery: trio.Nursery
+    work: Work
+    config: Config = field(default_factory=lambda: Config(aliases={"small": "tiny"}, grace_s=0.3))
+
+    def __post_init__(self) -> None:
+        self.env = SystemEnv()
+        self.peer_id = PEER
+        self.name = "here"
+        self.mesh_id = "mesh"
+        self.started_at = 1_800_000_000.0
+        self.stop_requested = trio.Event()
+        self.seen: list[tuple[Intent, bytes, float | None]] = []
+        self.cancelled = trio.Event()
+        self.path = "local"
+        self.left = False
+        self._backends: list[BackendConfig] = []
+
+    router = property(lambda self: self)
+    dispatcher = property(lambda self: self)
+
+    async def decide(self, intent: Intent) -> Decision:
+        await trio.lowlevel.checkpoint()
+        if intent.model == "nobody":
+            return Decision(intent, (), {"model": 3}, missing="no node has the model 'nobody'")
+        return Decision(intent, (candidate(),), {"type": 2}, elapsed_ms=0.25)
+
+    @asynccontextmanager
+    async def run(self, intent: Intent, args: bytes, *, deadline_s: float | None = None,
+                  trace_id: bytes = b"") -> AsyncIterator[Execution]:
+        self.seen.append((intent, args, deadline_s))
+        send, receive = trio.open_memory_channel[bytes](0)
+        work = FakeWork(receive)
+        started = trio.Event()
+        scope = trio.CancelScope()
+
+        async def emit(piece: bytes) -> None:
+            started.set()
+            await send.send(piece)
+
+        async def job() -> None:
+            with scope:
+                try:
+                    work.outcome = await self.work(intent, args, emit)
+                except CallError as error:
+                    work.outcome = error
+            if scope.cancelled_caught:
+                self.cancelled.set()
+            work.done.set()
+            started.set()
+            send.close()
+
+        self.nursery.start_soon(job)
+        try:
+            await started.wait()
+            first = await work.next_piece()
+            if first is None:
+                await work.result()
+            chosen = candidate(self.path)
+            decision = Decision(intent, (chosen,), {"type": 2}, elapsed_ms=0.25)
+            yield Execution(decision, chosen, (), trace_id, work, first)
+        finally:
+            scope.cancel()
+            with trio.CancelScope(shield=True):
+                await work.done.wait()
+            await work.aclose()
+
+    def status(self) -> FakeStatus:
+        ref = CapabilityRef(CARD_ID.hex(), CARD.type, CARD.model)
+        view = NodeView("here", str(PEER), "online", "local", None, 0.0, (ref,), 0.0, "")
+        return FakeStatus({"id": "mesh", "name": "mesh"}, (view,))
+
+    def capabilities(self) -> tuple[CapabilityView, ...]:
+        return (CapabilityView(CARD_ID.hex(), "llm/chat", "tiny", "a model", ("chat",), ("text",), (), "",
+                               ((str(PEER), "here"),)),)
+
+    def create_invite(self, uses: int, expires_s: float) -> str:
+        if uses > 5:
+            raise ValueError("at most 5 uses")
+        return f"INVITE{uses}"
+
+    async def add_knowledge(self, path: Path) -> Any:
+        if path.name == "missing":
+            raise FileNotFoundError(f"no such folder: {path}")
+        return CapabilityRef("1", str(path), "")
+
+    async def list_knowledge(self) -> list[Any]:
+        return [CapabilityRef("1", "folder", "")]
+
+    async def add_backend(self, backend: BackendConfig) -> None:
+        self._backends.append(backend)
+
+    async def remove_backend(self, url: str) -> None:
+        if url not in [backend.url for backend in self._backends]:
+            raise ValueError("it is not in config.yaml")
+        self._backends = [backend for backend in self._backends if backend.url != url]
+
+    def backends(self) -> list[BackendConfig]:
+        return self._backends
+
+    async def leave(self) -> None:
+        self.left = True
+        self.stop_requested.set()
+
+
+def completion(content: str = "hello") -> dict[str, Any]:
+    message = {"role": "assistant", "content": content}
+    return {"id": "c1", "object": "chat.completion", "created": 1, "model": "tiny",
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+
+
+def chunk(content: str) -> bytes:
+    return json.dumps({"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "tiny", "choices": [
+        {"index": 0, "delta": {"content": content}, "finish_reason": None}]}).encode()
+
+
+async def echo(intent: Intent, args: bytes, emit: Emit) -> bytes:
+    """A chat model that says ``hello``, in two pieces when streamed."""
+    if json.loads(args).get("stream"):
+        for word in ("hel", "lo"):
+            await emit(chunk(word))
+        return b""
+    return json.dumps(completion()).encode()
+
+
+def fails(code: Code, **more: Any) -> Work:
+    async def work(intent: Intent, args: bytes, emit: Emit) -> bytes:
+        raise CallError(code, f"it is {code}", **more)
+
+    return work
