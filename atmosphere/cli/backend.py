@@ -1,0 +1,98 @@
+"""``backend``: model servers that the owner named; the usual local ports are probed besides."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from atmosphere.cli.home import Failure, Home, pass_home
+from atmosphere.cli.options import json_option, print_json, print_table
+from atmosphere.config import BackendConfig, Config
+
+KINDS = ("openai", "ollama")
+
+
+def backend_url(text: str) -> str:
+    """An http or https base URL, without a trailing slash."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise click.BadParameter(f"{text!r} is not a base URL like http://127.0.0.1:8080/v1")
+    if parts.username or parts.password:
+        raise click.BadParameter("a key in the URL would be written to disk; name its environment variable "
+                                 "with --key-env")
+    return text.rstrip("/")
+
+
+@click.group()
+def backend() -> None:
+    """Model servers that this node offers to the mesh."""
+
+
+@backend.command()
+@click.argument("url", type=backend_url, metavar="URL")
+@click.option("--kind", type=click.Choice(KINDS), default="openai", show_default=True)
+@click.option("--key-env", metavar="NAME", help="The environment variable that holds the API key (never stored).")
+@pass_home
+def add(home: Home, url: str, kind: str, key_env: str | None) -> None:
+    """Add the server at URL (kept in config.yaml)."""
+    new = BackendConfig(url, kind, key_env)
+    control = home.running()
+    if control:
+        control.post("/v1/admin/backends", dataclasses.asdict(new))
+    else:
+        with home.locked():
+            home.update_config(lambda config: _with(config, new))
+    click.echo(f"added {url} ({kind})")
+
+
+def _with(config: Config, new: BackendConfig) -> Config:
+    if any(known.url == new.url for known in config.backends):
+        raise Failure(f"{new.url} is a backend of this node already",
+                      f"to change it, `atmosphere-p2p backend remove {new.url}` first")
+    return dataclasses.replace(config, backends=(*config.backends, new))
+
+
+@backend.command("list")
+@json_option
+@pass_home
+def list_backends(home: Home, as_json: bool) -> None:
+    """List the backends: named ones and found ones."""
+    control = home.running()
+    views = control.get("/v1/admin/backends")["backends"] if control else _from_config(home.config())
+    if as_json:
+        print_json({"backends": views})
+    elif not views:
+        click.echo("No backend named in config.yaml; a running node looks at the usual local ports as well.")
+    else:
+        print_table(("url", "kind", "source", "state", "models"),
+                    [(view["url"], view["kind"], view["source"], view["state"], ", ".join(view["models"]))
+                     for view in views])
+
+
+def _from_config(config: Config) -> list[dict[str, Any]]:
+    return [{"url": item.url, "kind": item.kind, "state": "unknown", "models": [],
+             "source": "config"} for item in config.backends]
+
+
+@backend.command()
+@click.argument("url", type=backend_url, metavar="URL")
+@pass_home
+def remove(home: Home, url: str) -> None:
+    """Remove the server at URL."""
+    control = home.running()
+    if control:
+        control.delete("/v1/admin/backends", {"url": url})
+    else:
+        with home.locked():
+            home.update_config(lambda config: _without(config, url))
+    click.echo(f"removed {url}")
+
+
+def _without(config: Config, url: str) -> Config:
+    kept = tuple(known for known in config.backends if known.url != url)
+    if len(kept) == len(config.backends):
+        raise Failure(f"{url} is not in config.yaml", "see `atmosphere-p2p backend list`")
+    return dataclasses.replace(config, backends=kept)

@@ -1,0 +1,49 @@
+"""What a running node writes to standard error: its own warnings, each once."""
+
+from __future__ import annotations
+
+import logging
+
+LEVELS = ("debug", "info", "warning", "error")
+REMEMBERED = 1000
+"""Different warnings remembered as already said; then the memory starts anew. A node has a few dozen."""
+FOREIGN = ("libp2p", "hypercorn", "quart", "zeroconf", "httpx2", "httpcore2", "multiaddr", "asyncio", "trio")
+"""Libraries whose warnings are about their own inner life: shown with ``--log-level debug`` and ``info`` only."""
+
+
+class OnlyOurs(logging.Filter):
+    """Keeps libraries quiet. By file and not only by name: libp2p logs through the root logger in places."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] in FOREIGN:
+            return record.levelno >= logging.CRITICAL
+        ours = "/transports/libp2p/" in record.pathname
+        return ours or not any(f"/{name}/" in record.pathname for name in FOREIGN)
+
+
+class Once(logging.Filter):
+    """Lets each text through once, so that a backend that is away for a night is one line and not a thousand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[tuple[str, str]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = (record.name, record.getMessage())
+        if text in self._said:
+            return False
+        if len(self._said) >= REMEMBERED:
+            self._said.clear()
+        self._said.add(text)
+        return True
+
+
+def configure(level: str) -> None:
+    """Send the process's log to standard error, at *level* (one of :data:`LEVELS`)."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    if level in ("warning", "error"):
+        handler.addFilter(OnlyOurs())
+        handler.addFilter(Once())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(True)

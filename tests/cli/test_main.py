@@ -1,0 +1,62 @@
+"""The root command: what it lists, what it imports, how a broken command shows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from atmosphere.cli import main
+from atmosphere.cli.main import ORDER, _load
+
+HEAVY = ("libp2p", "onnxruntime", "numpy", "trio", "rich", "httpx2", "quart_trio", "google.protobuf", "nacl")
+
+
+def test_help_lists_every_command_in_the_order_of_use() -> None:
+    result = CliRunner().invoke(main, ["--help"])
+    assert result.exit_code == 0
+    listed = [line.split()[0] for line in result.output.partition("Commands:")[2].splitlines() if line.strip()]
+    assert tuple(listed) == ORDER
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_every_command_explains_itself(name: str) -> None:
+    result = CliRunner().invoke(main, [name, "--help"])
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(f"Usage: main {name}")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """That is what keeps it far below a second: all command modules are loaded, none of what they work with."""
+    code = (
+        "import sys\n"
+        "from atmosphere.cli import main\n"
+        "main(['--help'], standalone_mode=False)\n"
+        f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_a_command_that_cannot_be_imported_says_why_and_spares_the_others() -> None:
+    command = _load(EntryPoint("simulate", "no_such_module:simulate", "atmosphere.commands"))
+    assert "no_such_module" in command.get_short_help_str(200)
+    result = CliRunner().invoke(command, [])
+    assert result.exit_code == 1
+    assert "no_such_module" in result.output
+
+
+def test_an_entry_point_that_is_no_command_is_refused_with_its_name() -> None:
+    command = _load(EntryPoint("odd", "json:dumps", "atmosphere.commands"))
+    assert isinstance(command, click.Command)
+    assert "json:dumps" in CliRunner().invoke(command, []).output
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    result = CliRunner().invoke(main, ["fly"])
+    assert result.exit_code == 2
+    assert "fly" in result.output
