@@ -22,7 +22,8 @@ class Candidate:
     """0..1, higher is better; only the order means anything."""
     factors: Mapping[str, float]
     """Every factor of the score by name, as multiplied or added (see scoring.py)."""
-    hops: int
+    path: str
+    """``local``, ``lan``, ``direct``, ``relay`` or ``unknown`` (it would have to be dialled)."""
     rtt_ms: float | None
 
 

@@ -7,6 +7,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from atmosphere.routing.decision import Candidate, Decision
+from protocols.call import CallError
+
+
+class Work(Protocol):
+    """Running work, local or remote. Read by one task."""
+
+    async def next_piece(self) -> bytes | None:
+        """The next streamed piece; None once there are no more. Raises CallError when the way to the work broke."""
+
+    async def result(self) -> bytes:
+        """The result after the last piece. Raises CallError."""
+
+    async def aclose(self) -> None:
+        """Stop the work if it still runs, here or there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,25 +28,47 @@ class Attempt:
     """One candidate that was tried and did not give the answer."""
 
     candidate: Candidate
-    reason: str
+    error: CallError
 
 
-class Execution(Protocol):
-    """A running piece of work: ``async with dispatcher.run(intent, args) as execution``.
+class Execution:
+    """Work that has begun to answer: its first piece or its result is there.
 
-    Leaving the block early cancels the work, here or on the remote node. ``started`` has happened before the block
-    is entered: a candidate took the work and either its first piece or its result is there, or it failed with
-    :class:`protocols.call.CallError` (raised from the ``async with``). Candidates are only changed before that.
+    Made by :meth:`Dispatcher.run`; leaving that block cancels what still runs. Once it exists, the candidate does not
+    change any more: a failure from here on is the caller's to see.
     """
 
-    decision: Decision
-    candidate: Candidate
-    """Who does the work."""
-    attempts: tuple[Attempt, ...]
-    trace_id: bytes
+    def __init__(
+        self,
+        decision: Decision,
+        candidate: Candidate,
+        attempts: tuple[Attempt, ...],
+        trace_id: bytes,
+        work: Work,
+        first: bytes | None,
+    ) -> None:
+        self.decision = decision
+        self.candidate = candidate
+        """Who does the work."""
+        self.attempts = attempts
+        """Who was tried before."""
+        self.trace_id = trace_id
+        self._work = work
+        self._first = first
 
-    def pieces(self) -> AsyncIterator[bytes]:
-        """The streamed pieces in order. Ends when the result is there; raises CallError when the work breaks."""
+    def __repr__(self) -> str:
+        return f"<Execution {self.candidate.card.type} on {self.candidate.node_name}, {len(self.attempts)} tried before>"
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The streamed pieces in order. Raises CallError when the work breaks on the way."""
+        piece, self._first = self._first, None
+        while piece is not None:
+            yield piece
+            piece = await self._work.next_piece()
+        await self._work.result()
 
     async def result(self) -> bytes:
-        """The result (JSON bytes; empty for a streamed answer). Raises CallError."""
+        """The result (JSON bytes; empty for a streamed answer); pieces that were not read are dropped."""
+        async for _ in self.pieces():
+            pass
+        return await self._work.result()

@@ -49,6 +49,11 @@ class Session:
     def __init__(self, channel: _Channel) -> None:
         self._channel = channel
 
+    @property
+    def peer(self) -> PeerId:
+        """Who is at the other end."""
+        return self._channel.stream.peer
+
     async def overview(self) -> Overview:
         """What the other side knows. Raises SyncError."""
         revocations: list[bytes] = []

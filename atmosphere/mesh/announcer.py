@@ -1,0 +1,121 @@
+"""What this node says about itself: its offer and its beacons, in an order that never goes back. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from atmosphere.capabilities.offer import OFFER_DOMAIN, Offer, OfferEntry
+from atmosphere.env import Env
+from atmosphere.identity import Identity
+from protocols.beacons import BEACON_DOMAIN, LEAVE_DOMAIN, Beacon, Leave
+from protocols.beacons.messages import MAX_ADDRESS_BYTES, MAX_ADDRESSES
+
+BASE_PERIOD_S = 15.0
+"""Beacons of a small mesh; a received copy costs about 1 ms of CPU over TCP."""
+BEACONS_PER_SECOND = 4.0
+"""Stretched so that a node receives no more than this, however many nodes there are."""
+JITTER = 0.2
+"""Of the period, so that nodes started together do not speak together."""
+MIN_GAP_S = 1.0
+"""Between two beacons of one node, however much changes."""
+LOAD_STEP_PERMILLE = 250
+"""A change of load that is told at once; smaller ones wait for the next beacon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy this node is now."""
+
+    permille: int = 0
+    queue: int = 0
+    cost_milli: int = 1000
+
+
+def beacon_addresses(listening: Sequence[str]) -> tuple[str, ...]:
+    """The addresses that go into a beacon: without /p2p (the author's), what others can reach first, short ones only."""
+    plain = [address.partition("/p2p/")[0] for address in listening]
+    plain = [address for address in plain if len(address.encode()) <= MAX_ADDRESS_BYTES]
+    plain.sort(key=lambda address: (_is_loopback(address), "/ws" in address))
+    return tuple(dict.fromkeys(plain))[:MAX_ADDRESSES]
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith(("/ip4/127.", "/ip6/::1/"))
+
+
+class Announcer:
+    """Makes this node's signed statements."""
+
+    def __init__(self, identity: Identity, epoch: int, env: Env, load: Callable[[], Load]) -> None:
+        """*epoch*: boots of this node, from the store; raised there before it is used here."""
+        self._identity = identity
+        self._env = env
+        self._load = load
+        self.epoch = epoch
+        self.sequence = 0
+        self.offer: Offer = Offer(identity.peer_id, epoch, 0, "", (), 0.0)
+        self.offer_bytes = b""
+        self.addresses: tuple[str, ...] = ()
+        self._told = Load()
+
+    def __repr__(self) -> str:
+        return f"<Announcer epoch {self.epoch}, sequence {self.sequence}, {len(self.offer.entries)} capabilities>"
+
+    @property
+    def offer_digest(self) -> bytes:
+        return hashlib.sha256(self.offer_bytes).digest()
+
+    def set_offer(self, name: str, entries: Sequence[OfferEntry]) -> bool:
+        """Sign a new offer if name or entries differ from the last; whether they did."""
+        entries = tuple(sorted(entries, key=lambda entry: entry.card))
+        if self.offer_bytes and (self.offer.name, self.offer.entries) == (name, entries):
+            return False
+        self.offer = Offer(
+            self._identity.peer_id, self.epoch, self.offer.sequence + 1, name, entries, self._env.now()
+        )
+        self.offer_bytes = self._identity.sign(OFFER_DOMAIN, self.offer.encode())
+        return True
+
+    def jump(self, order: tuple[int, int]) -> bool:
+        """Somebody knows a beacon of ours in *order*: go above it. True if we were behind (a restored backup)."""
+        if order <= (self.epoch, self.sequence):
+            return False
+        self.epoch = order[0] + 1
+        self.sequence = 0
+        return True
+
+    def beacon(self, nodes: int) -> tuple[bytes, Beacon, float]:
+        """The next beacon for a mesh of *nodes*: envelope, value, and seconds until the one after it."""
+        self.sequence += 1
+        period = max(BASE_PERIOD_S, nodes / BEACONS_PER_SECOND)
+        self._told = load = self._load()
+        beacon = Beacon(
+            membership=self._identity.chain_digest,
+            epoch=self.epoch,
+            sequence=self.sequence,
+            period_ms=int(period * 1000 * (1 + JITTER)),
+            offer=self.offer_digest,
+            issued_at_ms=int(self._env.now() * 1000),
+            load_permille=load.permille,
+            queue=load.queue,
+            cost_milli=load.cost_milli,
+            addresses=self.addresses,
+        )
+        wait = period * self._env.random.uniform(1 - JITTER, 1 + JITTER)
+        return self._identity.sign(BEACON_DOMAIN, beacon.encode()), beacon, wait
+
+    def current_load(self) -> Load:
+        """How busy this node is now."""
+        return self._load()
+
+    def load_changed(self) -> bool:
+        """Whether the load has moved so far from what was told that nodes should know at once."""
+        return abs(self._load().permille - self._told.permille) >= LOAD_STEP_PERMILLE
+
+    def leave(self) -> bytes:
+        """The goodbye, as an envelope."""
+        self.sequence += 1
+        leave = Leave(self.epoch, self.sequence, int(self._env.now() * 1000))
+        return self._identity.sign(LEAVE_DOMAIN, leave.encode())

@@ -1,0 +1,270 @@
+"""The one door for what other nodes say: every record is checked here before it becomes a fact.
+
+Pure: bytes in, verdicts out, no I/O. The same door serves gossip and sync; who forwarded a record does not matter,
+because each one proves itself: beacons, leaves and offers by their author's signature, memberships by their chain,
+cards by their digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from atmosphere.capabilities.card import Card, CardError
+from atmosphere.capabilities.offer import OFFER_DOMAIN, Offer
+from atmosphere.capabilities.vector import CardVector
+from atmosphere.env import Env
+from atmosphere.identity import IdentityError, Membership
+from atmosphere.mesh.library import Library
+from atmosphere.mesh.members import Members
+from atmosphere.mesh.table import GradientTable, State
+from atmosphere.mesh.wanted import Wanted
+from protocols.beacons import (
+    BEACON_DOMAIN,
+    LEAVE_DOMAIN,
+    MAX_BEACON_BYTES,
+    Beacon,
+    BeaconError,
+    Leave,
+)
+from protocols.records import RecordError, open_envelope
+from protocols.sync.messages import Key, Kind, Known, Record
+from transports.peer_id import PeerId
+
+logger = logging.getLogger(__name__)
+
+CLOCK_SKEW_S = 300.0
+"""How far the clocks of two nodes may be apart (DESIGN: 5 min)."""
+MAX_WAITING = 1000
+"""Beacons kept while their author's membership is being fetched."""
+MAX_OFFER_ENVELOPE = 257 * 1024
+
+
+class Taken(Enum):
+    """What became of a record."""
+
+    NEW = "new"
+    OLD = "old"  # nothing new, nothing wrong
+    WAITING = "waiting"  # cannot be judged before something else has been fetched
+    BAD = "bad"  # no sound node sends this
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the rest of the node wants to hear of; called synchronously."""
+
+    card: Callable[[bytes, Card], None]
+    vector: Callable[[CardVector], None]
+    own_order: Callable[[tuple[int, int]], None]
+    """Somebody has a beacon of this node itself, in this order: a restored backup must jump above it."""
+
+
+class Intake:
+    """Takes records in, keeps facts in the table and bytes in the library, and notes what is still wanted."""
+
+    def __init__(self, table: GradientTable, library: Library, members: Members, env: Env, hooks: Hooks) -> None:
+        self._table = table
+        self._library = library
+        self._members = members
+        self._env = env
+        self._hooks = hooks
+        self.wanted = Wanted()
+        self._waiting: OrderedDict[PeerId, bytes] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<Intake {self.wanted!r}, {len(self._waiting)} beacons waiting>"
+
+    def take(self, key: Key, record: Record, source: PeerId | None) -> Taken:
+        """A record that came in answer to a request for *key*."""
+        self.wanted.drop(key)
+        if record.kind is Kind.BEACON:
+            return self.beacon(record.body, None, source)
+        if record.kind is Kind.LEAVE:
+            return self.leave(record.body, None)
+        if record.digest != key.key and record.kind is not Kind.VECTOR:
+            return Taken.BAD
+        if record.kind is Kind.MEMBERSHIP:
+            return self.membership(record.body, source)
+        if record.kind is Kind.OFFER:
+            return self.offer(record.body, source)
+        if record.kind is Kind.CARD:
+            return self.card(record.body, source)
+        if record.kind is Kind.VECTOR:
+            return self.vector(key, record.body)
+        return Taken.OLD
+
+    def beacon(self, body: bytes, author: PeerId | None, source: PeerId | None) -> Taken:
+        """An envelope with a beacon. *author*: who must have signed it (the gossip message's author), None: anybody."""
+        opened = self._open(body, BEACON_DOMAIN, MAX_BEACON_BYTES, author)
+        if opened is None:
+            return Taken.BAD
+        payload, signer = opened
+        try:
+            beacon = Beacon.decode(payload)
+        except BeaconError as error:
+            logger.debug("beacon of %s: %s", signer, error)
+            return Taken.BAD
+        if signer == self._table.me:
+            self._hooks.own_order(beacon.order)
+            return Taken.OLD
+        known = self._table.nodes.get(signer)
+        if known is not None and known.beacon is not None and beacon.order <= known.beacon.order:
+            return Taken.OLD
+        if not self._fresh(beacon):
+            return Taken.OLD
+        membership = self._members.verified(beacon.membership)
+        if membership is None:
+            self._wait(signer, body, beacon, source)
+            return Taken.WAITING
+        if membership.peer != signer:
+            return Taken.BAD
+        return self._observe(signer, body, beacon, membership, source)
+
+    def _open(self, body: bytes, domain: bytes, limit: int, author: PeerId | None) -> tuple[bytes, PeerId] | None:
+        try:
+            payload, signer = open_envelope(body, domain, limit)
+        except RecordError as error:
+            logger.debug("a record was refused: %s", error)
+            return None
+        return (payload, signer) if author is None or signer == author else None
+
+    def _fresh(self, beacon: Beacon) -> bool:
+        age = self._env.now() - beacon.issued_at_ms / 1000
+        return -CLOCK_SKEW_S <= age <= CLOCK_SKEW_S + 3 * beacon.period_ms / 1000
+
+    def _wait(self, signer: PeerId, body: bytes, beacon: Beacon, source: PeerId | None) -> None:
+        self._waiting[signer] = body
+        if len(self._waiting) > MAX_WAITING:
+            self._waiting.popitem(last=False)
+        self.wanted.add(Key(Kind.MEMBERSHIP, beacon.membership), source, self._env.monotonic())
+
+    def _observe(
+        self, signer: PeerId, body: bytes, beacon: Beacon, membership: Membership, source: PeerId | None
+    ) -> Taken:
+        now = self._env.monotonic()
+        age = min(max(0.0, self._env.now() - beacon.issued_at_ms / 1000), CLOCK_SKEW_S)
+        # A beacon that came by gossip is heard now; one out of somebody's library is as old as it says.
+        if not self._table.observe(signer, beacon, membership, now - age):
+            return Taken.OLD
+        self._library.put(Key(Kind.BEACON, signer.public_key), body)
+        self._library.drop(Key(Kind.LEAVE, signer.public_key))
+        wanted = Key(Kind.OFFER, beacon.offer)
+        known = self._library.get(wanted)
+        if known is not None:
+            self.offer(known, source)
+        else:
+            self.wanted.add(wanted, source, now)
+        return Taken.NEW
+
+    def leave(self, body: bytes, author: PeerId | None) -> Taken:
+        """An envelope with a goodbye."""
+        opened = self._open(body, LEAVE_DOMAIN, MAX_BEACON_BYTES, author)
+        if opened is None:
+            return Taken.BAD
+        payload, signer = opened
+        try:
+            leave = Leave.decode(payload)
+        except BeaconError:
+            return Taken.BAD
+        node = self._table.nodes.get(signer)
+        if node is None or signer == self._table.me or (node.beacon is not None and leave.order < node.beacon.order):
+            return Taken.OLD
+        if node.state is State.LEFT:
+            return Taken.OLD
+        self._table.gone(signer, "it said goodbye", State.LEFT)
+        self._library.put(Key(Kind.LEAVE, signer.public_key), body)
+        return Taken.NEW
+
+    def membership(self, chain: bytes, source: PeerId | None) -> Taken:
+        """A membership chain of any peer; a beacon that waited for it is taken in now."""
+        try:
+            membership = self._members.learn(chain)
+        except IdentityError as error:
+            logger.debug("a membership was refused: %s", error)
+            return Taken.BAD
+        body = self._waiting.pop(membership.peer, None)
+        if body is not None:
+            self.beacon(body, membership.peer, source)
+        return Taken.NEW
+
+    def offer(self, body: bytes, source: PeerId | None) -> Taken:
+        """A signed offer; it counts when the author's latest beacon names it."""
+        opened = self._open(body, OFFER_DOMAIN, MAX_OFFER_ENVELOPE, None)
+        if opened is None:
+            return Taken.BAD
+        payload, signer = opened
+        try:
+            offer = Offer.decode(payload)
+        except CardError as error:
+            logger.debug("offer of %s: %s", signer, error)
+            return Taken.BAD
+        digest = hashlib.sha256(body).digest()
+        node = self._table.nodes.get(signer)
+        if offer.peer != signer:
+            return Taken.BAD
+        if node is None or node.beacon is None or node.beacon.offer != digest:
+            return Taken.OLD
+        self._library.put(Key(Kind.OFFER, digest), body)
+        for entry in offer.entries:
+            self._need_card(entry.card, source)
+        self._table.offered(signer, offer)
+        return Taken.NEW
+
+    def _need_card(self, card_id: bytes, source: PeerId | None) -> None:
+        if card_id in self._table.cards:
+            return
+        body = self._library.get(Key(Kind.CARD, card_id))
+        if body is None:
+            self.wanted.add(Key(Kind.CARD, card_id), source, self._env.monotonic())
+        else:
+            self.card(body, source)
+
+    def card(self, body: bytes, source: PeerId | None) -> Taken:
+        """A card; whoever asked for it by digest has compared the digest."""
+        card_id = hashlib.sha256(body).digest()
+        try:
+            card = Card.decode(body)
+        except CardError as error:
+            logger.debug("card %s: %s", card_id.hex()[:8], error)
+            return Taken.BAD
+        self._library.put(Key(Kind.CARD, card_id), body)
+        self._table.described(card_id, card)
+        self._hooks.card(card_id, card)
+        return Taken.NEW
+
+    def vector(self, key: Key, body: bytes) -> Taken:
+        """A card's vector, said by a member."""
+        try:
+            vector = CardVector.decode(body)
+        except CardError as error:
+            logger.debug("vector: %s", error)
+            return Taken.BAD
+        if vector_key(vector.card, vector.space) != key:
+            return Taken.BAD
+        self._library.put(key, body)
+        self._hooks.vector(vector)
+        return Taken.NEW
+
+    def newer(self, known: Iterator[Known]) -> list[Key]:
+        """The beacons that somebody has and that are later than ours."""
+        keys = []
+        for item in known:
+            try:
+                author = PeerId.from_public_key(item.author)
+            except ValueError:
+                continue
+            node = self._table.nodes.get(author)
+            if author == self._table.me:
+                self._hooks.own_order((item.epoch, item.sequence))
+            elif node is None or node.beacon is None or node.beacon.order < (item.epoch, item.sequence):
+                keys.append(Key(Kind.BEACON, item.author))
+        return keys
+
+
+def vector_key(card_id: bytes, space: str) -> Key:
+    """How a card's vector is asked for."""
+    return Key(Kind.VECTOR, card_id + space.encode())

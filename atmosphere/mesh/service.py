@@ -1,0 +1,229 @@
+"""Everything between this node and the others, except work: beacons out and in, neighbours, goodbyes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import trio
+
+from atmosphere.capabilities.card import Card
+from atmosphere.capabilities.offer import OfferEntry
+from atmosphere.capabilities.vector import CardVector
+from atmosphere.env import Env
+from atmosphere.identity import Identity
+from atmosphere.mesh.announcer import MIN_GAP_S, Announcer, Load, beacon_addresses
+from atmosphere.mesh.intake import Hooks, Intake, Taken, vector_key
+from atmosphere.mesh.library import Library
+from atmosphere.mesh.members import Members
+from atmosphere.mesh.neighbours import Neighbours
+from atmosphere.mesh.table import GradientTable, Path, State
+from protocols.beacons import beacons_topic, health_topic
+from protocols.sync.messages import Key, Kind
+from transports.dialer import Dialer
+from transports.errors import PeerUnreachable
+from transports.gossip import GossipMessage, Verdict
+from transports.host import Host
+from transports.peer_id import PeerId
+from transports.stream import Stream
+
+logger = logging.getLogger(__name__)
+
+NEIGHBOURS = 12
+"""Connections that this node makes on its own to nodes it hears of; GossipSub's upper degree."""
+OFFLINE_AFTER_S = 10.0
+"""Of silence after a sign of failure (DESIGN section 6)."""
+PING_EVERY_S = 10.0
+PING_TIMEOUT_S = 5.0
+PRUNE_EVERY_S = 30.0
+WATCH_EVERY_S = 1.0
+READY_TIMEOUT_S = 5.0
+"""For a node that is dialled because work has to go there: connection, greeting, admission."""
+
+
+class Mesh:
+    """This node's part in the mesh. :meth:`run` owns its tasks."""
+
+    def __init__(
+        self,
+        host: Host,
+        dialer: Dialer,
+        identity: Identity,
+        announcer: Announcer,
+        table: GradientTable,
+        env: Env,
+        *,
+        agent: str,
+        on_card: Callable[[bytes, Card], None],
+        on_vector: Callable[[CardVector], None],
+    ) -> None:
+        self.table = table
+        self.library = Library()
+        self.members = Members(identity, self.library, env)
+        self.intake = Intake(table, self.library, self.members, env, Hooks(on_card, on_vector, self._heard_of_myself))
+        self.neighbours = Neighbours(
+            host, identity, self.members, self.intake, self.library, table, env, agent, self._joined
+        )
+        self._host = host
+        self._dialer = dialer
+        self._identity = identity
+        self._announcer = announcer
+        self._env = env
+        self._speak = trio.Event()
+        self._gossipers: trio.Nursery | None = None
+
+    def __repr__(self) -> str:
+        return f"<Mesh {self.table!r} {self.neighbours!r} {self._announcer!r}>"
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take part until cancelled. Started once the topics are subscribed and connections are greeted."""
+        own = self.members.learn(self._identity.chain)
+        me = self.table.node(self.table.me, self._env.monotonic())
+        me.path, me.membership = Path.LOCAL, own
+        await self._host.gossip.subscribe(beacons_topic(self._identity.mesh_id), self._hear_beacon)
+        await self._host.gossip.subscribe(health_topic(self._identity.mesh_id), self._hear_leave)
+        async with trio.open_nursery() as nursery:
+            self._gossipers = nursery
+            await nursery.start(self.neighbours.run)
+            nursery.start_soon(self._beacons)
+            nursery.start_soon(self._watch)
+            nursery.start_soon(self._measure)
+            task_status.started()
+
+    # -- what this node says --------------------------------------------------------------------------------------
+
+    def offer(self, name: str, entries: Sequence[OfferEntry], cards: Sequence[tuple[bytes, bytes, Card]]) -> None:
+        """This node now offers *entries*; *cards*: (id, exact bytes, card) of each. Told to the mesh at once."""
+        for card_id, body, card in cards:
+            self.library.put(Key(Kind.CARD, card_id), body)
+            self.table.described(card_id, card)
+        if self._announcer.set_offer(name, entries):
+            self.library.put(Key(Kind.OFFER, self._announcer.offer_digest), self._announcer.offer_bytes)
+            self.table.node(self.table.me, self._env.monotonic())
+            self.table.offered(self.table.me, self._announcer.offer)
+            self._speak.set()
+
+    def give_vector(self, vector: CardVector) -> None:
+        """Let others fetch a card's vector that this node has computed."""
+        self.library.put(vector_key(vector.card, vector.space), vector.encode())
+
+    def want_vector(self, card_id: bytes, space: str) -> None:
+        """Fetch a card's vector from whoever has it."""
+        self.intake.wanted.add(vector_key(card_id, space), None, self._env.monotonic())
+        self.neighbours.wake()
+
+    def set_load(self, load: Load) -> None:
+        """This node's own load as the router sees it; told to the mesh when it has moved far."""
+        me = self.table.nodes[self.table.me]
+        me.load_permille, me.queue = load.permille, load.queue
+        if self._announcer.load_changed():
+            self._speak.set()
+
+    async def _beacons(self) -> None:
+        topic = beacons_topic(self._identity.mesh_id)
+        while True:
+            self._speak = trio.Event()
+            self._announcer.addresses = beacon_addresses(self._host.addresses)
+            body, beacon, wait = self._announcer.beacon(len(self.table.nodes))
+            self.library.put(Key(Kind.BEACON, self.table.me.public_key), body)
+            self.table.nodes[self.table.me].beacon = beacon
+            await self._host.gossip.publish(topic, body)
+            await trio.sleep(MIN_GAP_S)
+            with trio.move_on_after(wait - MIN_GAP_S):
+                await self._speak.wait()
+
+    def _heard_of_myself(self, order: tuple[int, int]) -> None:
+        if self._announcer.jump(order):
+            logger.warning("the mesh knows later beacons of this node (a restored backup?); counting on from there")
+            self._speak.set()
+
+    async def say_goodbye(self) -> None:
+        """Tell the mesh that this node is going."""
+        await self._host.gossip.publish(health_topic(self._identity.mesh_id), self._announcer.leave())
+
+    # -- what this node hears -------------------------------------------------------------------------------------
+
+    def _hear_beacon(self, message: GossipMessage) -> Verdict:
+        return self._verdict(self.intake.beacon(message.data, message.author, message.forwarder), message)
+
+    def _hear_leave(self, message: GossipMessage) -> Verdict:
+        taken = self.intake.leave(message.data, message.author)
+        if taken is Taken.NEW:
+            self._dialer.forget(message.author)
+        return self._verdict(taken, message)
+
+    def _verdict(self, taken: Taken, message: GossipMessage) -> Verdict:
+        self.neighbours.wake()
+        if taken is Taken.NEW:
+            self._seek(message.author)
+            return Verdict.ACCEPT
+        return Verdict.REJECT if taken is Taken.BAD else Verdict.IGNORE
+
+    def _seek(self, peer: PeerId) -> None:
+        """Keep a few connections to nodes that this node has heard of."""
+        node = self.table.nodes.get(peer)
+        if node is None or node.beacon is None or node.state is State.LEFT:
+            return
+        if peer in self._host.connections() or len(self._host.connections()) < NEIGHBOURS:
+            self._dialer.want(peer, node.beacon.addresses, forever=False)
+
+    def _joined(self, peer: PeerId) -> None:
+        assert self._gossipers is not None
+        self._gossipers.start_soon(self._gossip_with, peer)
+        self._gossipers.start_soon(self._ping, peer)
+        self._seek(peer)
+
+    async def _gossip_with(self, peer: PeerId) -> None:
+        try:
+            await self._host.gossip.add_peer(peer)
+        except PeerUnreachable as error:
+            logger.debug("no gossip with %s: %s", peer.short, error)
+
+    # -- how the others are ---------------------------------------------------------------------------------------
+
+    async def open_stream(self, peer: PeerId, protocol: str) -> Stream:
+        """A stream to a member, dialled and greeted first if need be. Raises PeerUnreachable."""
+        if peer not in self._host.connections():
+            node = self.table.nodes.get(peer)
+            addresses = node.beacon.addresses if node is not None and node.beacon is not None else ()
+            await self._host.connect(peer, addresses)
+        with trio.move_on_after(READY_TIMEOUT_S):
+            await self.neighbours.wait_ready(peer)
+            return await self._host.open_stream(peer, protocol)
+        refusal = self.neighbours.refusals.get(peer)
+        raise PeerUnreachable(refusal.message if refusal else f"{peer.short} did not greet within {READY_TIMEOUT_S:g} s")
+
+    async def _measure(self) -> None:
+        while True:
+            await trio.sleep(PING_EVERY_S)
+            async with trio.open_nursery() as nursery:
+                for peer in self.neighbours.ready():
+                    nursery.start_soon(self._ping, peer)
+
+    async def _ping(self, peer: PeerId) -> None:
+        try:
+            with trio.fail_after(PING_TIMEOUT_S):
+                seconds = await self._host.ping(peer)
+        except (trio.TooSlowError, PeerUnreachable):
+            self.table.doubt(peer, "no answer to a ping", self._env.monotonic())
+            return
+        self.table.alive(peer, self._env.monotonic())
+        node = self.table.nodes.get(peer)
+        if node is not None:
+            measured = seconds * 1000
+            node.rtt_ms = measured if node.rtt_ms is None else 0.7 * node.rtt_ms + 0.3 * measured
+
+    async def _watch(self) -> None:
+        next_prune = self._env.monotonic() + PRUNE_EVERY_S
+        while True:
+            await trio.sleep(WATCH_EVERY_S)
+            now = self._env.monotonic()
+            for node in list(self.table.nodes.values()):
+                if node.state is State.SUSPECT and now - (node.silent_since or now) >= OFFLINE_AFTER_S:
+                    self.table.gone(node.peer, node.reason)
+            if now >= next_prune:
+                next_prune = now + PRUNE_EVERY_S
+                for peer in self.table.prune(now):
+                    self._dialer.forget(peer)
+                    self.library.drop(Key(Kind.BEACON, peer.public_key))
+            self.set_load(self._announcer.current_load())

@@ -1,0 +1,233 @@
+"""The gradient table: what this node knows of all nodes and of what they offer. Facts only; scores live in routing.
+
+Pure: no I/O, no clock of its own; times are seconds on the Env's monotonic clock and come in as arguments.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from atmosphere.capabilities.card import Card
+from atmosphere.capabilities.offer import Offer, OfferEntry
+from atmosphere.identity import Membership
+from protocols.beacons import Beacon
+from transports.peer_id import PeerId
+
+MAX_NODES = 10_000
+"""Nodes kept. Beyond some thousands the DHT will have to find the rest; until then the least recently seen go."""
+CHANGES_KEPT = 1024
+MIN_PRUNE_S = 300.0
+"""A node is forgotten after max(5 min, 3 of its periods) without a sign of life (the seeds ask 5 min)."""
+PRUNE_PERIODS = 3
+
+
+class State(StrEnum):
+    """What is believed of a node."""
+
+    ONLINE = "online"
+    SUSPECT = "suspect"  # a sign of failure; not chosen, not yet given up
+    OFFLINE = "offline"
+    LEFT = "left"  # it said goodbye
+
+
+class Path(StrEnum):
+    """How this node reaches another one."""
+
+    LOCAL = "local"
+    LAN = "lan"
+    DIRECT = "direct"
+    RELAY = "relay"
+    UNKNOWN = "unknown"  # no connection at the moment
+
+    @property
+    def hops(self) -> int:
+        """0 here, 1 direct connection, 2 through a relay. Without a connection: 1, what a dial would give."""
+        return 0 if self is Path.LOCAL else 2 if self is Path.RELAY else 1
+
+
+@dataclass(slots=True)
+class Node:
+    """One node of the mesh as seen from here."""
+
+    peer: PeerId
+    last_seen: float
+    state: State = State.ONLINE
+    path: Path = Path.UNKNOWN
+    beacon: Beacon | None = None
+    membership: Membership | None = None
+    offer: Offer | None = None
+    load_permille: int = 0
+    queue: int = 0
+    rtt_ms: float | None = None
+    reason: str = ""
+    """Why it is not online, for people."""
+    silent_since: float | None = None
+    """When the doubt began; None while online."""
+
+    @property
+    def name(self) -> str:
+        """The node's own label, else the end of its peer id."""
+        return self.offer.name if self.offer and self.offer.name else self.peer.short
+
+    @property
+    def usable(self) -> bool:
+        """Whether work may be sent there."""
+        return self.state is State.ONLINE and self.offer is not None and self.membership is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of the change log."""
+
+    number: int
+    peer: PeerId
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Somebody offers a card."""
+
+    node: Node
+    entry: OfferEntry
+    card: Card
+
+
+@dataclass(slots=True)
+class GradientTable:
+    """All nodes by peer id, all cards by id, and who offers which."""
+
+    me: PeerId
+    nodes: dict[PeerId, Node] = field(default_factory=dict)
+    cards: dict[bytes, Card] = field(default_factory=dict)
+    version: int = 0
+    """Raised by every change: whoever caches something derived compares it."""
+    changes: deque[Change] = field(default_factory=lambda: deque(maxlen=CHANGES_KEPT))
+
+    def __repr__(self) -> str:
+        online = sum(1 for node in self.nodes.values() if node.state is State.ONLINE)
+        return f"<GradientTable {online}/{len(self.nodes)} nodes online, {len(self.cards)} cards, v{self.version}>"
+
+    def _changed(self, peer: PeerId, what: str) -> None:
+        self.version += 1
+        self.changes.append(Change(self.version, peer, what))
+
+    def node(self, peer: PeerId, now: float) -> Node:
+        """The entry of *peer*, made if it is new."""
+        found = self.nodes.get(peer)
+        if found is None:
+            if len(self.nodes) >= MAX_NODES:
+                oldest = min((n for n in self.nodes.values() if n.peer != self.me), key=lambda n: n.last_seen)
+                self.forget(oldest.peer)
+            found = self.nodes[peer] = Node(peer, now)
+            self._changed(peer, "known")
+        return found
+
+    def observe(self, peer: PeerId, beacon: Beacon, membership: Membership, seen: float) -> bool:
+        """Take in a verified beacon, *seen* then. False: it is not newer than what is known.
+
+        A newer beacon is a proof of life: it clears suspicion, absence and leave.
+        """
+        node = self.node(peer, seen)
+        if node.beacon is not None and beacon.order <= node.beacon.order:
+            return False
+        if node.beacon is not None and beacon.offer != node.beacon.offer:
+            self._changed(peer, "offer changed")
+        node.beacon = beacon
+        node.membership = membership
+        node.load_permille, node.queue = beacon.load_permille, beacon.queue
+        self.alive(peer, seen)
+        return True
+
+    def load(self, peer: PeerId, permille: int, queue: int, now: float) -> None:
+        """A load figure that came with a call frame: newer than any beacon, and a proof of life."""
+        if peer in self.nodes:
+            node = self.nodes[peer]
+            node.load_permille, node.queue = permille, queue
+            self.alive(peer, now)
+
+    def offered(self, peer: PeerId, offer: Offer) -> None:
+        """Take in a verified offer of *peer*; cards that it names may still be missing."""
+        node = self.nodes.get(peer)
+        if node is not None and node.offer != offer:
+            node.offer = offer
+            self._changed(peer, "offer")
+
+    def described(self, card_id: bytes, card: Card) -> None:
+        """Take in the meaning of a card."""
+        if card_id not in self.cards:
+            self.cards[card_id] = card
+            self._changed(self.me, "card")
+
+    def alive(self, peer: PeerId, now: float) -> None:
+        """A proof of life that is not older than *now*."""
+        node = self.nodes.get(peer)
+        if node is None:
+            return
+        node.last_seen = max(node.last_seen, now)
+        if node.state is not State.ONLINE:
+            node.state, node.reason, node.silent_since = State.ONLINE, "", None
+            self._changed(peer, "online")
+
+    def doubt(self, peer: PeerId, reason: str, now: float) -> None:
+        """A sign of failure: the node is not chosen until it proves that it lives."""
+        node = self.nodes.get(peer)
+        if node is not None and peer != self.me and node.state is State.ONLINE:
+            node.state, node.reason, node.silent_since = State.SUSPECT, reason, now
+            self._changed(peer, f"suspect: {reason}")
+
+    def gone(self, peer: PeerId, reason: str, state: State = State.OFFLINE) -> None:
+        """The node is offline, or has left."""
+        node = self.nodes.get(peer)
+        if node is not None and peer != self.me and node.state is not state:
+            node.state, node.reason = state, reason
+            node.path, node.rtt_ms = Path.UNKNOWN, None
+            self._changed(peer, f"{state}: {reason}")
+
+    def connected(self, peer: PeerId, path: Path, now: float) -> None:
+        """There is a connection to an admitted *peer*."""
+        self.node(peer, now).path = path
+        self.alive(peer, now)
+
+    def disconnected(self, peer: PeerId) -> None:
+        node = self.nodes.get(peer)
+        if node is not None and node.path is not Path.LOCAL:
+            node.path, node.rtt_ms = Path.UNKNOWN, None
+
+    def forget(self, peer: PeerId) -> None:
+        if self.nodes.pop(peer, None) is not None:
+            self._changed(peer, "forgotten")
+
+    def prune(self, now: float) -> list[PeerId]:
+        """Forget nodes that were silent for max(5 min, 3 periods), and cards that nobody offers; who went."""
+        silent = [
+            node.peer
+            for node in self.nodes.values()
+            if node.peer != self.me and now - node.last_seen > self.patience(node)
+        ]
+        for peer in silent:
+            self.forget(peer)
+        offered = {e.card for node in self.nodes.values() if node.offer for e in node.offer.entries}
+        for card_id in [card_id for card_id in self.cards if card_id not in offered]:
+            del self.cards[card_id]
+            self._changed(self.me, "card dropped")
+        return silent
+
+    @staticmethod
+    def patience(node: Node) -> float:
+        """Seconds of silence after which *node* is forgotten."""
+        period = node.beacon.period_ms / 1000 if node.beacon else 0.0
+        return max(MIN_PRUNE_S, PRUNE_PERIODS * period)
+
+    def routes(self) -> Iterator[Route]:
+        """Every (node, card) pair that work may be sent to now."""
+        for node in self.nodes.values():
+            if node.usable:
+                assert node.offer is not None
+                for entry in node.offer.entries:
+                    card = self.cards.get(entry.card)
+                    if card is not None:
+                        yield Route(node, entry, card)

@@ -1,0 +1,322 @@
+"""The node: one nursery, the parts and how they are wired, and what the rooms above may ask of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from atmosphere import __version__
+from atmosphere.capabilities.adapters.embedder import EmbedderBackend
+from atmosphere.capabilities.adapters.health import HealthBackend
+from atmosphere.capabilities.backend import Backend, Emit, ToolCall
+from atmosphere.capabilities.card import Card
+from atmosphere.capabilities.registry import LocalRegistry
+from atmosphere.capabilities.scanner import BackendView, Scanner
+from atmosphere.config import BackendConfig, Config
+from atmosphere.embedding import Embedder, MiniLM
+from atmosphere.env import Env, SystemEnv
+from atmosphere.identity import Identity, Keyring
+from atmosphere.knowledge import FolderInfo, IndexReport, Knowledge, KnowledgeBackend
+from atmosphere.mesh.announcer import Announcer, Load
+from atmosphere.mesh.service import Mesh
+from atmosphere.mesh.table import GradientTable
+from atmosphere.mesh.views import CapabilityView, NodeView, capability_views, node_views
+from atmosphere.routing.router import Router
+from atmosphere.routing.vectorizer import Vectorizer
+from atmosphere.store import Store
+from atmosphere.work.dispatcher import Dispatcher
+from atmosphere.work.pieces import framed
+from atmosphere.work.remote import MeshCalls
+from protocols.call import CallError, Code
+from protocols.call.client import CallClient
+from protocols.call.messages import IncomingCall
+from protocols.call.messages import Load as CallLoad
+from protocols.call.server import CallServer
+from transports.addresses import split_peer
+from transports.config import HostConfig
+from transports.dialer import Dialer
+from transports.host import Host, open_host
+from transports.mdns import announce_and_browse
+from transports.peer_id import PeerId
+from transports.stream import Stream
+
+logger = logging.getLogger(__name__)
+
+CALL_PROTOCOL = "/atmosphere/call/1"
+GOODBYE_S = 0.3
+"""For the goodbye to leave before the connections close."""
+STREAMED = frozenset({"chat", "complete"})
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One screen of truth."""
+
+    mesh: dict[str, str]
+    me: dict[str, object]
+    nodes: tuple[NodeView, ...]
+
+
+class Node:
+    """A running node; made by :func:`open_node`."""
+
+    def __init__(self, home: Path, config: Config, env: Env, identity: Identity, store: Store, embedder: Embedder):
+        self.home = home
+        self.config = config
+        self.env = env
+        self.identity = identity
+        self.embedder = embedder
+        self.peer_id: PeerId = identity.peer_id
+        self.name = config.name or socket.gethostname()
+        self.mesh_id: str = identity.mesh_id
+        self.mesh_name: str = identity.mesh_name
+        self.started_at = env.now()
+        self.stop_requested = trio.Event()
+        self.table = GradientTable(self.peer_id)
+        self.router = Router(self.table, embedder, env, config.aliases)
+        self.registry = LocalRegistry(env.monotonic, on_change=self._registry_changed)
+        self.knowledge = Knowledge(store, embedder, env)
+        self.scanner = Scanner(self.registry, config, env)
+        self.store = store
+        self._announcer = Announcer(identity, store.next_counter("boot_epoch"), env, self._load)
+        self._builtin: list[Backend] = [
+            EmbedderBackend(embedder, env),
+            HealthBackend(self.registry, env),
+            KnowledgeBackend(self.knowledge),
+        ]
+        self._changed = trio.Event()
+        # Set by open_node, in the order in which they come to life.
+        self.host: Host
+        self.mesh: Mesh
+        self.vectorizer: Vectorizer
+        self.calls: CallServer
+        self.dispatcher: Dispatcher
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name} {self.peer_id.short} of {self.mesh_name}>"
+
+    # -- what is offered --------------------------------------------------------------------------------------------
+
+    def _registry_changed(self) -> None:
+        self._changed.set()
+
+    def _load(self) -> Load:
+        load = self.registry.load()
+        return Load(load.permille, load.queue)
+
+    async def _offer(self) -> None:
+        """Tell the mesh whenever what this node offers has changed."""
+        while True:
+            self._changed = trio.Event()
+            self._tell()
+            await self._changed.wait()
+
+    def _tell(self) -> None:
+        cards = self.registry.cards()
+        described = []
+        for card_id, card in cards.items():
+            body = self.registry.card_bytes(card_id)
+            assert body is not None
+            described.append((card_id, body, card))
+            if card_id not in self.router.vectors:
+                self.vectorizer.own_card(card_id, card)
+        entries = [
+            dataclasses.replace(entry, labels=tuple(sorted({*entry.labels, *self.config.labels})))
+            for entry in self.registry.offer_entries()
+        ]
+        self.mesh.offer(self.name, entries, described)
+
+    async def refresh_builtin(self) -> None:
+        """Look again at what the node itself offers."""
+        for backend in self._builtin:
+            self.registry.update(backend, await backend.discover())
+
+    # -- work for others --------------------------------------------------------------------------------------------
+
+    async def _serve(self, call: IncomingCall, emit: Emit) -> bytes:
+        """A call of another node: its membership is checked here, at every call."""
+        membership = self.mesh.members.of(call.peer)
+        if membership is None:
+            raise CallError(Code.FORBIDDEN, "the membership that was shown does not hold any more; greet again")
+        if not membership.allows(_scope(self.registry.cards().get(call.card))):
+            raise CallError(Code.FORBIDDEN, "the scopes of the membership do not cover this capability")
+        return await self.registry.serve(
+            call.card,
+            ToolCall(
+                tool=call.tool,
+                args=call.args,
+                caller=call.peer,
+                trace_id=call.trace_id,
+                idempotency_key=call.idempotency_key,
+                deadline=None if call.deadline_s is None else self.env.monotonic() + call.deadline_s,
+            ),
+            framed(emit),
+        )
+
+    def _call_load(self) -> CallLoad:
+        load = self.registry.load()
+        return CallLoad(load.permille, load.queue)
+
+    # -- what the rooms above ask -----------------------------------------------------------------------------------
+
+    def addresses(self) -> tuple[str, ...]:
+        """Where others can reach this node, with its peer id."""
+        return self.host.addresses
+
+    def status(self) -> Status:
+        """Who this node is and what it knows of every other one."""
+        return Status(
+            mesh={"id": self.mesh_id, "name": self.mesh_name},
+            me={
+                "peer_id": str(self.peer_id),
+                "name": self.name,
+                "addresses": list(self.addresses()),
+                "membership": self.identity.membership_view(self.env.now()),
+            },
+            nodes=node_views(self.table, self.env.monotonic()),
+        )
+
+    def capabilities(self) -> tuple[CapabilityView, ...]:
+        """What can be routed to now."""
+        return capability_views(self.table)
+
+    def create_invite(self, uses: int, expires_s: float) -> str:
+        """The text of an invite that enrols *uses* new keys within *expires_s* seconds. Raises IdentityError."""
+        return self.identity.create_invite(self.addresses(), uses=uses, expires_s=expires_s, env=self.env)
+
+    async def add_knowledge(self, path: Path) -> IndexReport:
+        """Index a folder or file and offer it."""
+        report = await self.knowledge.add(path)
+        await self.refresh_builtin()
+        return report
+
+    async def list_knowledge(self) -> list[FolderInfo]:
+        return await self.knowledge.list()
+
+    async def add_backend(self, backend: BackendConfig) -> None:
+        """Use a backend from now on (the caller keeps config.yaml)."""
+        await self.scanner.add(backend)
+
+    async def remove_backend(self, url: str) -> None:
+        await self.scanner.remove(url)
+
+    def backends(self) -> Sequence[BackendView]:
+        return self.scanner.views()
+
+    async def leave(self) -> None:
+        """Say goodbye for good: tell the mesh, forget the keys, stop."""
+        await self.mesh.say_goodbye()
+        await self.env.run_blocking(lambda: Keyring(self.home).forget())
+        self.stop_requested.set()
+
+
+def _scope(card: Card | None) -> str:
+    """The scope that a call of *card* needs; an unknown card is refused later, with a better reason."""
+    return f"call:{card.type}" if card is not None else "call"
+
+
+def host_config(config: Config, epoch: int) -> HostConfig:
+    """The host's settings from the node's."""
+    listen = config.listen or (
+        f"/ip4/0.0.0.0/tcp/{config.port}",
+        f"/ip4/0.0.0.0/tcp/{config.port + 1 if config.port else 0}/ws",
+    )
+    return HostConfig(listen=listen, gossip_epoch=epoch)
+
+
+@asynccontextmanager
+async def open_node(
+    home: Path,
+    config: Config,
+    *,
+    env: Env | None = None,
+    embedder: Callable[[], Embedder] = MiniLM.load,
+) -> AsyncIterator[Node]:
+    """Run the node of *home* for the length of the block.
+
+    *home* must hold keys and a membership. *embedder*: loads the embedding model (in a thread). On exit the mesh is
+    told goodbye, then everything ends; work that runs is the caller's to wait for before. Raises IdentityError,
+    StoreError, ListenError, EmbedderError.
+    """
+    env = env or SystemEnv()
+    identity = Keyring(home).load()
+    async with AsyncExitStack() as stack:
+        store = Store(home / "node.db", env)
+        stack.callback(store.close)
+        node = Node(home, config, env, identity, store, await env.run_blocking(embedder))
+        host = await stack.enter_async_context(
+            open_host(host_config(config, node._announcer.epoch), identity.node_seed)
+        )
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        stack.callback(nursery.cancel_scope.cancel)
+        await _start(node, host, nursery)
+        stack.push_async_callback(_farewell, node)
+        yield node
+
+
+async def _start(node: Node, host: Host, nursery: trio.Nursery) -> None:
+    env, config = node.env, node.config
+    node.host = host
+    dialer = Dialer(host, jitter=env.random.random)
+    node.mesh = Mesh(
+        host,
+        dialer,
+        node.identity,
+        node._announcer,
+        node.table,
+        env,
+        agent=f"atmosphere-p2p/{__version__}",
+        on_card=lambda card_id, card: node.vectorizer.card(card_id, card),
+        on_vector=lambda vector: node.vectorizer.fetched(vector),
+    )
+    node.vectorizer = Vectorizer(
+        node.router.vectors,
+        node.embedder,
+        env,
+        want=lambda card_id: node.mesh.want_vector(card_id, node.router.vectors.space),
+        give=node.mesh.give_vector,
+    )
+    client = CallClient(lambda peer: node.mesh.open_stream(peer, CALL_PROTOCOL))
+    node.dispatcher = Dispatcher(
+        node.router, node.table, node.registry.serve, MeshCalls(client, node.table, env), env, nursery
+    )
+    node.calls = CallServer(node._serve, load=node._call_load)
+    await node.refresh_builtin()
+    await nursery.start(client.run)
+    await nursery.start(node.mesh.run)
+    host.handle(CALL_PROTOCOL, node.calls.serve)
+    node._tell()
+    nursery.start_soon(node.vectorizer.run)
+    nursery.start_soon(node._offer)
+    nursery.start_soon(node.scanner.run)
+    nursery.start_soon(dialer.run)
+    for address in config.bootstrap:
+        peer, plain = split_peer(address)
+        dialer.want(peer, (plain,), forever=True)
+    if config.mdns:
+        nursery.start_soon(_find_on_lan, node, host, dialer)
+
+
+async def _find_on_lan(node: Node, host: Host, dialer: Dialer) -> None:
+    """Announce this node on the LAN and connect to those of its mesh; their membership is checked as everybody's."""
+    def found(peer: PeerId, addresses: tuple[str, ...]) -> None:
+        dialer.want(peer, addresses, forever=False)
+
+    async with announce_and_browse(host.peer_id, lambda: host.addresses, node.mesh_id, found):
+        await trio.sleep_forever()
+
+
+async def _farewell(node: Node) -> None:
+    with trio.move_on_after(GOODBYE_S * 3, shield=True):
+        await node.mesh.say_goodbye()
+        await trio.sleep(GOODBYE_S)
+
+
+__all__ = ["Node", "Status", "Stream", "host_config", "open_node"]

@@ -1,0 +1,157 @@
+"""From an intent to running work: decide, call the best, go on to the next where that is safe."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import trio
+
+from atmosphere.capabilities.backend import Emit, ToolCall
+from atmosphere.capabilities.card import Effects
+from atmosphere.env import Env
+from atmosphere.mesh.table import GradientTable
+from atmosphere.routing.decision import Candidate, Decision
+from atmosphere.routing.intent import Intent
+from atmosphere.routing.router import Router
+from atmosphere.work.effects import may_try_next, says_node_failed
+from atmosphere.work.execution import Attempt, Execution, Work
+from atmosphere.work.local import LocalWork
+from protocols.call import CallError, Code
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 5
+"""Candidates tried for one intent: beyond that the mesh is in trouble and the caller should know."""
+TRACE_BYTES = 16
+KEY_BYTES = 16
+CLOSE_TIMEOUT = 2.0
+"""Seconds that telling a remote node to stop may take when the caller has gone."""
+
+
+class RemoteCalls(Protocol):
+    """Runs tools on other nodes (mesh's call client behind an interface that this room owns)."""
+
+    async def start(self, candidate: Candidate, call: ToolCall) -> Work:
+        """Begin *call* on ``candidate.peer``. Raises CallError."""
+
+
+LocalCalls = Callable[[bytes, ToolCall, Emit], Awaitable[bytes]]
+"""Runs a tool of one of this node's own cards: (card id, call, emit) -> result. Raises CallError."""
+
+
+class Dispatcher:
+    """Runs intents. One per node; its nursery holds the local work."""
+
+    def __init__(
+        self,
+        router: Router,
+        table: GradientTable,
+        local: LocalCalls,
+        remote: RemoteCalls,
+        env: Env,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._router = router
+        self._table = table
+        self._local = local
+        self._remote = remote
+        self._env = env
+        self._nursery = nursery
+        self.running = 0
+        """Executions that have begun and not ended."""
+
+    def __repr__(self) -> str:
+        return f"<Dispatcher {self.running} running>"
+
+    @asynccontextmanager
+    async def run(
+        self, intent: Intent, args: bytes, *, deadline_s: float | None = None, trace_id: bytes = b""
+    ) -> AsyncIterator[Execution]:
+        """Run ``intent.tool`` with *args* (JSON) on the best node, or on the next one where that is safe.
+
+        Entered once the first piece or the result is there. Raises CallError: NOT_FOUND when nobody can (the message
+        says what is missing), else what the last candidate said. *deadline_s* bounds the time until then and is what
+        the work itself gets. Holds no cancel scope of the caller's task, so it may be entered in a request's handler
+        and left where the response has been sent; leaving it cancels the work.
+        """
+        decision = await self._router.decide(intent)
+        trace_id = trace_id or self._env.token_bytes(TRACE_BYTES)
+        deadline = None if deadline_s is None else self._env.monotonic() + deadline_s
+        self.running += 1
+        try:
+            execution, work = await self._begin(decision, args, deadline, trace_id)
+            try:
+                yield execution
+            finally:
+                with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                    await work.aclose()
+        finally:
+            self.running -= 1
+
+    async def _begin(
+        self, decision: Decision, args: bytes, deadline: float | None, trace_id: bytes
+    ) -> tuple[Execution, Work]:
+        if not decision.candidates:
+            raise CallError(Code.NOT_FOUND, decision.missing)
+        tool = decision.intent.tool or ""
+        call = ToolCall(
+            tool=tool,
+            args=args,
+            trace_id=trace_id,
+            idempotency_key=self._env.token_bytes(KEY_BYTES),
+            deadline=deadline,
+        )
+        attempts: list[Attempt] = []
+        for candidate in decision.candidates[:MAX_ATTEMPTS]:
+            work: Work | None = None
+            try:
+                work = await self._start(candidate, call)
+                first = await self._first(work, deadline)
+            except CallError as error:
+                if work is not None:
+                    await work.aclose()
+                self._failed(candidate, error)
+                attempts.append(Attempt(candidate, error))
+                if not may_try_next(effects(candidate, tool), error):
+                    raise
+                logger.info("%s on %s: %s; trying the next", tool, candidate.node_name, error)
+            except BaseException:
+                if work is not None:
+                    with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                        await work.aclose()
+                raise
+            else:
+                self._router.outcomes.record(candidate.peer, candidate.card_id, good=True)
+                return Execution(decision, candidate, tuple(attempts), trace_id, work, first), work
+        raise attempts[-1].error
+
+    async def _start(self, candidate: Candidate, call: ToolCall) -> Work:
+        if candidate.peer == self._table.me:
+            return LocalWork(lambda emit: self._local(candidate.card_id, call, emit), self._nursery)
+        return await self._remote.start(candidate, call)
+
+    async def _first(self, work: Work, deadline: float | None) -> bytes | None:
+        """Wait for the first piece or the result; the work's own error is raised."""
+        limit = float("inf") if deadline is None else max(0.0, deadline - self._env.monotonic())
+        with trio.move_on_after(limit):
+            first = await work.next_piece()
+            if first is None:
+                await work.result()
+            return first
+        raise CallError(Code.DEADLINE, "no answer within the deadline; allow more time with deadline_ms")
+
+    def _failed(self, candidate: Candidate, error: CallError) -> None:
+        self._router.outcomes.record(candidate.peer, candidate.card_id, good=error.code in _NOT_THE_NODES_FAULT)
+        if says_node_failed(error) and candidate.peer != self._table.me:
+            self._table.doubt(candidate.peer, f"a call failed: {error.message}", self._env.monotonic())
+
+
+_NOT_THE_NODES_FAULT = frozenset({Code.INVALID, Code.FORBIDDEN, Code.TOO_LARGE, Code.DEADLINE, Code.NOT_FOUND})
+
+
+def effects(candidate: Candidate, tool: str) -> Effects:
+    """The declared effects of *tool*; of a tool that the card does not describe: the strictest."""
+    return next((item.effects for item in candidate.card.tools if item.name == tool), Effects.ONCE)
