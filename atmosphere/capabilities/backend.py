@@ -92,3 +92,7 @@ class Backend(ABC):
 
 class BackendGone(Exception):
     """The backend does not answer; the message says what was tried."""
+
+
+class BackendSilent(BackendGone):
+    """The backend took the connection and did not answer in time: gone, or only busy."""
