@@ -10,7 +10,7 @@ import click
 
 from atmosphere.cli.home import Failure, Home, pass_home
 from atmosphere.cli.options import json_option, print_json, print_table
-from atmosphere.config import BackendConfig, Config
+from atmosphere.config import BackendConfig, Config, save
 
 KINDS = ("openai", "ollama")
 
@@ -39,12 +39,11 @@ def backend() -> None:
 def add(home: Home, url: str, kind: str, key_env: str | None) -> None:
     """Add the server at URL (kept in config.yaml)."""
     new = BackendConfig(url, kind, key_env)
-    control = home.running()
-    if control:
-        control.post("/v1/admin/backends", dataclasses.asdict(new))
-    else:
-        with home.locked():
-            home.update_config(lambda config: _with(config, new))
+    changed = _with(home.config(), new)
+    with home.node_or_lock() as control:
+        if control:
+            control.post("/v1/admin/backends", dataclasses.asdict(new))
+        save(home.path, changed)
     click.echo(f"added {url} ({kind})")
 
 
@@ -82,12 +81,11 @@ def _from_config(config: Config) -> list[dict[str, Any]]:
 @pass_home
 def remove(home: Home, url: str) -> None:
     """Remove the server at URL."""
-    control = home.running()
-    if control:
-        control.delete("/v1/admin/backends", {"url": url})
-    else:
-        with home.locked():
-            home.update_config(lambda config: _without(config, url))
+    changed = _without(home.config(), url)
+    with home.node_or_lock() as control:
+        if control:
+            control.delete("/v1/admin/backends", {"url": url})
+        save(home.path, changed)
     click.echo(f"removed {url}")
 
 

@@ -40,12 +40,13 @@ class Route:
     peer_id: str
     capability: str
     path: str
-    route_ms: str
+    overhead_ms: str
+    """What the node added to the work itself, up to the first byte."""
 
     @classmethod
     def of(cls, response: httpx2.Response) -> Route:
         headers = response.headers
-        return cls(*(headers.get(f"x-atmosphere-{name}", "") for name in ("node", "capability", "path", "route-ms")))
+        return cls(*(headers.get(f"x-atmosphere-{name}", "") for name in ("node", "capability", "path", "overhead-ms")))
 
 
 class Control:
@@ -62,12 +63,18 @@ class Control:
         """A control of the node behind *socket*; raises :class:`Unreachable` unless it answers."""
         import httpx2
 
+        if not socket.exists():
+            raise Unreachable("its control socket is not there")
         control = cls(httpx2.HTTPTransport(uds=str(socket)))
         try:
             control._client.get("/v1/health", timeout=CONNECT_S)
         except httpx2.TransportError as error:
+            control.close()
             raise Unreachable(str(error) or type(error).__name__) from error
         return control
+
+    def close(self) -> None:
+        self._client.close()
 
     def get(self, path: str) -> Any:
         return self._json("GET", path, None)

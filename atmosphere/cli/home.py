@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from atmosphere.cli.lock import HomeLock, Locked, holder
-from atmosphere.config import Config, ConfigError, home_folder, load, save
+from atmosphere.config import Config, ConfigError, home_folder, load
 
 if TYPE_CHECKING:
     import httpx2
@@ -58,16 +57,6 @@ class Home:
         except ConfigError as error:
             raise Failure(str(error), "correct the file, or remove it for the defaults") from error
 
-    def update_config(self, change: Callable[[Config], Config]) -> Config:
-        """Write the settings that *change* makes of the present ones, and return them."""
-        config = change(self.config())
-        save(self.path, config)
-        return config
-
-    def set_config(self, **values: object) -> Config:
-        """Write single settings, keeping the others."""
-        return self.update_config(lambda config: dataclasses.replace(config, **values))  # type: ignore[arg-type]
-
     @contextmanager
     def locked(self) -> Iterator[HomeLock]:
         """Hold the home: nobody else runs a node on it or changes its files meanwhile. Raises :class:`Failure`."""
@@ -92,10 +81,22 @@ class Home:
         if pid is None:
             return None
         try:
-            return Control.connect(self.path / SOCKET)
+            control = Control.connect(self.path / SOCKET)
         except Unreachable as error:
             raise Failure(f"process {pid} uses {self.path} but does not answer ({error})",
                           "it may be starting or ending: try again in a moment") from error
+        click.get_current_context().call_on_close(control.close)
+        return control
+
+    @contextmanager
+    def node_or_lock(self) -> Iterator[Control | None]:
+        """The running node; or None, and the home is held for the block so that none starts on half-written files."""
+        control = self.running()
+        if control is not None:
+            yield control
+        else:
+            with self.locked():
+                yield None
 
     def node(self) -> Control:
         """The running node. Raises :class:`NotRunning`."""

@@ -10,7 +10,7 @@ import click
 from atmosphere.cli.home import SOCKET, Failure, Home, pass_home
 from atmosphere.cli.lock import wait_until_free
 from atmosphere.cli.logs import LEVELS
-from atmosphere.config import DEFAULT_HTTP, Config
+from atmosphere.config import DEFAULT_HTTP, Config, save
 
 SOCKET_PATH_BYTES = 107
 """Longest path of a Unix socket on Linux (sockaddr_un)."""
@@ -104,9 +104,11 @@ def _keep_port(home: Home) -> Config:
     if config.listen or config.port:
         return config
     try:
-        return home.set_config(port=choose_port())
+        config = dataclasses.replace(config, port=choose_port())
     except OSError as error:
         raise Failure(f"no port to listen on: {error}", "name one with --listen /ip4/0.0.0.0/tcp/PORT") from error
+    save(home.path, config)
+    return config
 
 
 @click.command()

@@ -9,6 +9,7 @@ import click
 from atmosphere.cli.control import Control, Refused, Route, events
 from atmosphere.cli.home import Failure, Home, pass_home
 from atmosphere.cli.options import json_object, json_option, print_json, print_table
+from atmosphere.env import SystemEnv
 
 model_option = click.option("--model", metavar="MODEL", help="This model and no other  [default: choose]")
 type_option = click.option("--type", "kind", metavar="TYPE", help="Capability type: llm/chat, knowledge/answer, llm/*")
@@ -27,6 +28,7 @@ def _constraints(**values: str | None) -> dict[str, Any]:
 def ask(home: Home, intent: str, model: str | None, kind: str | None) -> None:
     """Ask the mesh INTENT: route it, run it, show where it went."""
     control = home.node()
+    began = SystemEnv().monotonic()
     body = {
         "model": model or "auto",
         "messages": [{"role": "user", "content": intent}],
@@ -38,14 +40,15 @@ def ask(home: Home, intent: str, model: str | None, kind: str | None) -> None:
             for choice in event.get("choices", ()):
                 click.echo(choice.get("delta", {}).get("content") or "", nl=False)
         click.echo()
-        click.echo(_went(control, Route.of(response), response.headers.get("x-atmosphere-overhead-ms", "")), err=True)
+        route = Route.of(response)
+    elapsed_ms = (SystemEnv().monotonic() - began) * 1000
+    click.echo(f"-- {_went(control, route)}, {elapsed_ms:.0f} ms ({route.overhead_ms} ms of them overhead)", err=True)
 
 
-def _went(control: Control, route: Route, first_byte_ms: str) -> str:
-    """One line: where the work went."""
+def _went(control: Control, route: Route) -> str:
+    """Where the work went: node, way, capability."""
     names = {node["peer_id"]: node["name"] for node in control.get("/v1/admin/status")["nodes"]}
-    node = f"{names.get(route.peer_id, 'node')} (…{route.peer_id[-8:]}, {route.path})"
-    return f"-- {node}  {route.capability}  routed in {route.route_ms} ms, first byte after {first_byte_ms} ms"
+    return f"{names.get(route.peer_id, 'node')} (…{route.peer_id[-8:]}, {route.path}): {route.capability}"
 
 
 @click.command()

@@ -27,7 +27,7 @@ def test_ask_streams_the_answer_and_says_where_it_went(node: FakeNode, running: 
     result = running("ask", "say hello", "--type", "llm/chat", "--model", "tiny")
     assert result.exit_code == 0, result.output
     assert result.stdout == "Hello.\n"
-    for words in ("server", OTHER[-8:], "lan", "llm/chat", "0.4 ms"):
+    for words in ("server", OTHER[-8:], "lan", "llm/chat", "2.1 ms"):
         assert words in result.stderr
     assert node.requests[0] == ("POST", "/v1/chat/completions", {
         "model": "tiny", "messages": [{"role": "user", "content": "say hello"}], "stream": True,

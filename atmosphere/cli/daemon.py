@@ -1,0 +1,118 @@
+"""A node as a process: the node and its HTTP in one nursery, signals, the words at the start."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
+
+import click
+import trio
+
+from atmosphere.cli.home import SOCKET, Failure
+from atmosphere.config import Config
+from atmosphere.embedding import EmbedderError
+from atmosphere.http.server import Bound, ServeError, serve
+from atmosphere.identity import IdentityError
+from atmosphere.node import Node, open_node
+from atmosphere.store import StoreError
+from transports.errors import ListenError
+
+FIRST_LOOK_S = 1.0
+"""How long the words at the start wait for the first look around: model servers on this machine, nodes near by."""
+EXPECTED = (ListenError, ServeError, IdentityError, StoreError, EmbedderError)
+"""What an owner can put right; their texts say how."""
+KILLED = 130
+"""Exit status after a second Ctrl-C, as shells report SIGINT."""
+
+
+def run_node(home: Path, config: Config) -> None:
+    """Run the node on *home* until it is told to stop.
+
+    Returns after a graceful stop. Raises :class:`Failure` for what its owner can put right; anything else that comes
+    out is a defect and keeps its traceback.
+    """
+    try:
+        trio.run(_main, home, config)
+    except Exception as error:
+        causes = list(_leaves(error))
+        if all(isinstance(cause, EXPECTED) for cause in causes):
+            raise _explain(causes[0]) from error
+        raise
+
+
+def _explain(error: BaseException) -> Failure:
+    if isinstance(error, ListenError):
+        return Failure(str(error), "stop what listens there, or choose another address with --listen "
+                                   "/ip4/0.0.0.0/tcp/PORT (or `port` in config.yaml)")
+    return Failure(str(error))
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+async def _main(home: Path, config: Config) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            stop = trio.Event()
+            nursery.start_soon(_heed, signals, stop)
+            await _live(home, config, stop)
+            nursery.cancel_scope.cancel()
+
+
+async def _live(home: Path, config: Config, stop: trio.Event) -> None:
+    """The node from its start to its graceful end. HTTP goes first: it lets running requests finish."""
+    async with open_node(home, config) as node, trio.open_nursery() as nursery:
+
+        async def pass_on() -> None:
+            await stop.wait()
+            node.stop_requested.set()
+
+        nursery.start_soon(pass_on)
+        async with trio.open_nursery() as services:
+            bound = await services.start(partial(serve, node, public=config.http, control=home / SOCKET))
+            services.start_soon(_announce, node, bound)
+        nursery.cancel_scope.cancel()
+
+
+async def _heed(signals: AsyncIterator[int], stop: trio.Event) -> None:
+    """First signal: stop gracefully. A second Ctrl-C: end now, whatever is running."""
+    async for number in signals:
+        if stop.is_set() and number == signal.SIGINT:
+            os._exit(KILLED)  # no clean-up that could hang: the kernel frees the lock, SQLite survives a kill
+        if not stop.is_set():
+            click.echo("stopping: running work may finish (Ctrl-C again to end at once)", err=True)
+        stop.set()
+
+
+async def _announce(node: Node, bound: Bound) -> None:
+    """Say once what this node is, where it listens, what it found and how others get in."""
+    with trio.move_on_after(FIRST_LOOK_S):
+        await node.stop_requested.wait()
+    if node.stop_requested.is_set():
+        return
+    for line in announcement(node, bound.url):
+        click.echo(line)
+
+
+def announcement(node: Node, url: str) -> Iterator[str]:
+    """The lines that ``run`` prints when the node is up."""
+    yield f"Node {node.name} ({node.peer_id}) of mesh {node.mesh_name}"
+    for address in node.addresses():
+        yield f"  listens on  {address}"
+    yield f"  OpenAI API  {url}/v1"
+    usable = [view for view in node.backends() if view.models]
+    for view in usable:
+        yield f"  found       {view.kind} at {view.url}: {', '.join(view.models)}"
+    if not usable:
+        yield "  found       no model server on this machine; `atmosphere-p2p backend add URL` names one"
+    others = [view.name for view in node.status().nodes if view.path != "local" and view.state == "online"]
+    yield f"  nodes       {', '.join(others) or 'none other yet'}"
+    yield "  invite      `atmosphere-p2p invite` prints what `atmosphere-p2p join` takes on another machine"
