@@ -1,0 +1,153 @@
+"""When to dial whom: a plain state machine. Time comes in as an argument, randomness as a draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transports.peer_id import PeerId
+
+
+@dataclass(frozen=True)
+class BackOff:
+    """How long to wait after failures in a row."""
+
+    first: float = 0.5
+    """Seconds after the first failure, and at most this after a loss: a node that restarts is back in a second."""
+
+    factor: float = 2.0
+    """Each further failure doubles the wait, so an outage of an hour costs some 70 dials and not 7,000."""
+
+    longest: float = 60.0
+    """Seconds at most: a machine that wakes up is found within a minute."""
+
+    jitter: float = 0.5
+    """The wait is shortened by up to this fraction, so that a mesh does not dial a returning node in one beat."""
+
+    def delay(self, failures: int, draw: float) -> float:
+        """Seconds to wait after *failures* in a row (0: a connection was lost); *draw* is uniform in [0, 1)."""
+        full = min(self.first * self.factor ** min(max(failures - 1, 0), 32), self.longest)
+        return full * draw if failures == 0 else full * (1 - self.jitter * draw)
+
+
+GIVE_UP_AFTER = 12
+"""Failures in a row after which a peer that is not wanted forever is forgotten: with the default back-off 6 minutes."""
+
+MAX_WANTED = 1024
+"""Peers kept in the plan; beyond it a new peer that is not wanted forever is refused."""
+
+MAX_ADDRESSES = 8
+"""Addresses kept for one peer, the newest first."""
+
+
+@dataclass
+class _Entry:
+    addresses: tuple[str, ...]
+    forever: bool
+    due: float
+    failures: int = 0
+    connected: bool = False
+    dialling: bool = False
+    last_error: str = ""
+
+
+@dataclass(frozen=True)
+class DialState:
+    """What the plan knows of one peer. *due* is the time of the next dial, None while connected or dialling."""
+
+    addresses: tuple[str, ...]
+    forever: bool
+    connected: bool
+    failures: int
+    due: float | None
+    last_error: str
+
+
+class DialPlan:
+    """The peers to keep connected. Every method is told the time, in seconds of one monotonic clock."""
+
+    def __init__(self, back_off: BackOff | None = None) -> None:
+        self._back_off = back_off or BackOff()
+        self._entries: dict[PeerId, _Entry] = {}
+
+    def __repr__(self) -> str:
+        connected = sum(entry.connected for entry in self._entries.values())
+        return f"<DialPlan, {connected} of {len(self._entries)} wanted peers connected>"
+
+    def want(self, peer: PeerId, addresses: Sequence[str], forever: bool, connected: bool, now: float) -> bool:
+        """Add *peer*, or add to what is known of it. New addresses are dialled at once. False: the plan is full."""
+        entry = self._entries.get(peer)
+        if entry is None:
+            if len(self._entries) >= MAX_WANTED and not forever:
+                return False
+            self._entries[peer] = _Entry(tuple(addresses)[:MAX_ADDRESSES], forever, now, connected=connected)
+            return True
+        entry.forever = entry.forever or forever
+        if set(addresses) - set(entry.addresses):
+            entry.addresses = tuple(dict.fromkeys((*addresses, *entry.addresses)))[:MAX_ADDRESSES]
+            entry.failures = 0
+            entry.due = now
+        return True
+
+    def forget(self, peer: PeerId) -> None:
+        """Dial *peer* no more. A connection that exists stays."""
+        self._entries.pop(peer, None)
+
+    def on_connected(self, peer: PeerId) -> None:
+        entry = self._entries.get(peer)
+        if entry is not None:
+            entry.connected = True
+            entry.failures = 0
+            entry.last_error = ""
+
+    def on_lost(self, peer: PeerId, now: float, draw: float) -> None:
+        entry = self._entries.get(peer)
+        if entry is not None:
+            entry.connected = False
+            entry.due = now + self._back_off.delay(0, draw)
+
+    def on_failed(self, peer: PeerId, reason: str, now: float, draw: float) -> None:
+        """A dial failed. A peer that is not wanted forever is forgotten after GIVE_UP_AFTER of them in a row."""
+        entry = self._entries.get(peer)
+        if entry is None:
+            return
+        entry.failures += 1
+        entry.last_error = reason
+        entry.due = now + self._back_off.delay(entry.failures, draw)
+        if entry.failures >= GIVE_UP_AFTER and not entry.forever and not entry.connected:
+            del self._entries[peer]
+
+    def begin(self, now: float, limit: int) -> list[tuple[PeerId, tuple[str, ...]]]:
+        """Up to *limit* peers that are to be dialled now, the longest due first; each then belongs to the caller,
+        who reports with :meth:`on_failed` if need be, and :meth:`end` in any case."""
+        due = [(entry.due, peer) for peer, entry in self._entries.items() if self._waiting(entry) and entry.due <= now]
+        chosen = [peer for _, peer in sorted(due)[: max(limit, 0)]]
+        for peer in chosen:
+            self._entries[peer].dialling = True
+        return [(peer, self._entries[peer].addresses) for peer in chosen]
+
+    def end(self, peer: PeerId) -> None:
+        entry = self._entries.get(peer)
+        if entry is not None:
+            entry.dialling = False
+
+    def next_due(self) -> float | None:
+        """When the next dial is due; None when nothing waits."""
+        return min((entry.due for entry in self._entries.values() if self._waiting(entry)), default=None)
+
+    @staticmethod
+    def _waiting(entry: _Entry) -> bool:
+        return not entry.connected and not entry.dialling
+
+    def states(self) -> dict[PeerId, DialState]:
+        return {
+            peer: DialState(
+                entry.addresses,
+                entry.forever,
+                entry.connected,
+                entry.failures,
+                entry.due if self._waiting(entry) else None,
+                entry.last_error,
+            )
+            for peer, entry in self._entries.items()
+        }

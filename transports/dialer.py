@@ -1,0 +1,94 @@
+"""Keeps wanted peers connected: dials them, waits longer after each failure, dials again after a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import trio
+
+from transports.dial_plan import BackOff, DialPlan, DialState
+from transports.errors import PeerUnreachable
+from transports.peer_id import PeerId
+
+MAX_PARALLEL_DIALS = 8
+"""Dials at a time: each has a 10 s limit, so a hundred dead peers are through in two minutes at most."""
+
+
+class DialHost(Protocol):
+    """What the dialer needs of a host."""
+
+    peer_id: PeerId
+
+    async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None: ...
+
+    def connections(self) -> Mapping[PeerId, object]: ...
+
+    def add_listener(
+        self, on_connected: Callable[[PeerId], None], on_disconnected: Callable[[PeerId], None]
+    ) -> None: ...
+
+
+class Dialer:
+    """The shell around :class:`DialPlan`. ``want`` and ``forget`` may be called at any time; :meth:`run` does the work.
+
+    *jitter* gives uniform numbers in [0, 1), which spread the dials of many nodes.
+    """
+
+    def __init__(self, host: DialHost, jitter: Callable[[], float], back_off: BackOff | None = None) -> None:
+        self._host = host
+        self._jitter = jitter
+        self._plan = DialPlan(back_off)
+        self._changed = trio.Event()
+        self._dialling = 0
+        host.add_listener(self._on_connected, self._on_disconnected)
+
+    def __repr__(self) -> str:
+        return f"<Dialer {self._plan!r}, dialling {self._dialling}>"
+
+    def want(self, peer: PeerId, addresses: Sequence[str], *, forever: bool) -> None:
+        """Keep *peer* connected. Without *forever* it is given up after repeated failures (see GIVE_UP_AFTER)."""
+        if peer != self._host.peer_id:
+            connected = peer in self._host.connections()
+            self._plan.want(peer, addresses, forever, connected, trio.current_time())
+            self._wake()
+
+    def forget(self, peer: PeerId) -> None:
+        """Dial *peer* no more. A connection that exists stays."""
+        self._plan.forget(peer)
+
+    def statistics(self) -> dict[PeerId, DialState]:
+        return self._plan.states()
+
+    async def run(self) -> None:
+        """Dial until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._changed = trio.Event()
+                free = MAX_PARALLEL_DIALS - self._dialling
+                for peer, addresses in self._plan.begin(trio.current_time(), free):
+                    self._dialling += 1
+                    nursery.start_soon(self._dial, peer, addresses)
+                due = self._plan.next_due() if self._dialling < MAX_PARALLEL_DIALS else None
+                with trio.move_on_at(float("inf") if due is None else due):
+                    await self._changed.wait()
+
+    async def _dial(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
+        try:
+            await self._host.connect(peer, addresses)
+        except PeerUnreachable as error:
+            self._plan.on_failed(peer, str(error), trio.current_time(), self._jitter())
+        finally:
+            self._plan.end(peer)
+            self._dialling -= 1
+            self._wake()
+
+    def _on_connected(self, peer: PeerId) -> None:
+        self._plan.on_connected(peer)
+
+    def _on_disconnected(self, peer: PeerId) -> None:
+        self._plan.on_lost(peer, trio.current_time(), self._jitter())
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
