@@ -42,7 +42,7 @@ class HttpApp(QuartTrio):
 
     async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
         gate, method, path = self.gate, scope["method"], scope["path"]
-        head = read_head(scope["headers"])
+        head = read_head(scope["headers"], len(scope["raw_path"]) + len(scope["query_string"]))
         counted, held = False, 0
         try:
             gate.check(method, head)

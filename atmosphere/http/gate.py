@@ -37,14 +37,17 @@ class Head:
     origin: bytes | None = None
     content_type: bytes = b""
     content_length: int = 0
+    size: int = 0
+    """Bytes of the request target and of all names and values."""
 
 
-def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
-    """Pick the headers that matter (names are lower case in ASGI)."""
+def read_head(headers: Iterable[tuple[bytes, bytes]], size: int = 0) -> Head:
+    """Pick the headers that matter (names are lower case in ASGI). *size*: bytes of the request line."""
     host = origin = None
     content_type = b""
     length = 0
     for name, value in headers:
+        size += len(name) + len(value)
         if name == b"host":
             host = value
         elif name == b"origin":
@@ -53,7 +56,7 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> Head:
             content_type = value
         elif name == b"content-length":
             length = int(value)  # the HTTP parser lets digits through only
-    return Head(host, origin, content_type, length)
+    return Head(host, origin, content_type, length, size)
 
 
 class Gate:
@@ -75,6 +78,9 @@ class Gate:
 
     def check(self, method: str, head: Head) -> None:
         """Raise :class:`HttpError` unless the head of the request is acceptable."""
+        if head.size > self.limits.head_bytes:  # the parser applies it to heads that come in several pieces only
+            raise HttpError(431, f"the headers are larger than {self.limits.head_bytes} bytes; send fewer headers",
+                            "headers_too_large")
         if self._hosts is not None:
             self._check_host(head.host)
             if head.origin is not None and method not in _SAFE:
