@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from atmosphere.capabilities.admission import Admission, Slots
 from atmosphere.capabilities.backend import Backend, Emit, Provision, ToolCall
-from atmosphere.capabilities.card import Card, CardId, card_id, short_id
+from atmosphere.capabilities.card import Card, CardError, CardId, card_id, short_id
 from atmosphere.capabilities.offer import MAX_ENTRIES, OfferEntry
 from protocols.call.errors import CallError, Code
 
@@ -54,6 +54,7 @@ class Source:
     running: int = 0
     last_activity: float = float("-inf")
     """When one of its calls last made progress."""
+    left_out: list[str] = field(default_factory=list)
     suspected: bool = False
     """A call failed in a way that says the backend may be gone."""
 
@@ -103,21 +104,33 @@ class LocalRegistry:
     def update(self, backend: Backend, provisions: Sequence[Provision]) -> bool:
         """What *backend* offers now, replacing what it offered before; True if that changed anything.
 
-        Calls that run on a card which is gone go on to their end. A node offers at most ``MAX_ENTRIES`` cards; what is
-        over is left out and logged.
+        Calls that run on a card which is gone go on to their end. A card over a limit, and what is beyond
+        ``MAX_ENTRIES`` cards of the node, is left out and logged.
         """
         offered: dict[CardId, tuple[bytes, Provision]] = {}
-        for provision in provisions:
-            data = provision.card.encode()
-            offered[card_id(data)] = (data, provision)
+        left_out: list[str] = []
         room = MAX_ENTRIES - len(self._entries)
-        for card in [card for card in offered if card not in self._entries][max(room, 0) :]:
-            log.warning("%s: card %s is left out; a node offers at most %d", backend.name, short_id(card), MAX_ENTRIES)
-            del offered[card]
+        for provision in provisions:
+            try:
+                data = provision.card.encode()
+            except CardError as error:
+                left_out.append(f"{provision.card.type} {provision.card.model}: {error}")
+                continue
+            card = card_id(data)
+            if card not in self._entries and card not in offered:
+                room -= 1
+                if room < 0:
+                    left_out.append(f"{short_id(card)}: a node offers at most {MAX_ENTRIES} cards")
+                    continue
+            offered[card] = (data, provision)
         source = self._sources.get(id(backend))
         if source is None:
             source = self._sources[id(backend)] = Source(backend)
         source.suspected = False
+        if left_out != source.left_out:  # said once, not with every poll
+            source.left_out = left_out
+            for reason in left_out:
+                log.warning("%s: left out %s", backend.name, reason)
         before = source.provisions
         source.provisions = {card: provision for card, (_data, provision) in offered.items()}
         if source.provisions == before:

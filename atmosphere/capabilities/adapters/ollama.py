@@ -1,8 +1,8 @@
 """Ollama: every model a capability, by what ``/api/show`` says it can do.
 
-``completion`` makes it ``llm/chat`` (with ``tools`` and ``vision`` as features), ``embedding`` makes it ``llm/embed``; its
-dimensions come from the model's metadata, so that nothing is loaded by looking. ``/api/show`` is asked once per model
-and digest. Context: Ollama runs a model with less than it was made for unless told otherwise, so none is claimed.
+``completion`` makes it ``llm/chat`` (with ``tools`` and ``vision`` as features), ``embedding`` makes it ``llm/embed``;
+its dimensions come from the model's metadata, so that nothing is loaded by looking. ``/api/show`` is asked once per
+model and digest. Context: Ollama runs a model with less than it was made for unless told otherwise, so none is claimed.
 Bodies are translated in :mod:`atmosphere.capabilities.adapters.ollama_wire`.
 """
 
@@ -27,6 +27,7 @@ from atmosphere.capabilities.backend import Backend, BackendGone, BackendSilent,
 from atmosphere.capabilities.card import NAME_MAX_BYTES, Card
 from atmosphere.capabilities.sse import EVENT_MAX_BYTES
 from atmosphere.capabilities.upstream import Answer, Upstream, UpstreamError, UpstreamTimeout
+from atmosphere.embedding.embedder import Space
 from protocols.call.errors import CallError, Code
 
 
@@ -191,12 +192,12 @@ def model_card(name: str, show: dict[str, Any]) -> Card | None:
     dimensions = info.get(f"{family}.embedding_length")
     if "embedding" in capabilities and isinstance(dimensions, int) and dimensions > 0:
         description = f"{label}: turns texts into vectors for search and comparison"
-        return embed_card(name, f"{name}:{dimensions}", description=description)
+        return embed_card(name, Space.of(name, dimensions).name, description=description)
     return None
 
 
 def _encode(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 ADAPTER = AdapterKind(name="ollama", ports=(11434,), open=OllamaBackend)

@@ -166,7 +166,7 @@ def _image(image: Any) -> str:
     url = image.get("url") if isinstance(image, dict) else image
     head, comma, data = url.partition(",") if isinstance(url, str) else ("", "", "")
     if not comma or not head.startswith("data:") or not head.endswith(";base64"):
-        raise _invalid("an image must be a data: URL in base64 (data:image/png;base64,...); fetch it and send its bytes")
+        raise _invalid("an image must be a data: URL in base64 (data:image/png;base64,...); send its bytes")
     return data
 
 

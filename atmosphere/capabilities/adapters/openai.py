@@ -17,6 +17,7 @@ import json
 import re
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,11 +28,14 @@ from atmosphere.capabilities.backend import Backend, BackendGone, BackendSilent,
 from atmosphere.capabilities.card import MAX_CONTEXT_TOKENS, NAME_MAX_BYTES, Card, Tool
 from atmosphere.capabilities.sse import SseError, SseSplitter
 from atmosphere.capabilities.upstream import Answer, Upstream, UpstreamError, UpstreamTimeout
+from atmosphere.embedding.embedder import Space
 from protocols.call.errors import CallError, Code
 
 DISCOVER_TIMEOUT_S = 2.0  # two of them and a poll of 5 s stay below the 10 s in which a lost backend must be noticed
 LINGER_S = 0.02  # for the end of the body after [DONE], with which the connection can be used again
 NODE_HEADER = b"x-atmosphere-node"  # every answer of an Atmosphere node has it
+
+_PROBE_GAP_MAX = 64  # polls between attempts with a model that is named like an embedder and does not embed
 
 _EMBEDDING_NAME = re.compile(
     r"embed|(^|[/_.-])(bge|gte|e5|minilm|mpnet|nomic|stella|jina-clip)[_.-]|minilm|sentence-t", re.IGNORECASE
@@ -58,6 +62,16 @@ CHAT_EXAMPLES = ("Summarize this document", "Write a short reply to this mail", 
 _PATHS = {"chat": "/chat/completions", "complete": "/completions", "embed": "/embeddings"}
 
 
+@dataclass(slots=True)
+class _Space:
+    """What is known of an embedding model's vectors."""
+
+    name: str = ""
+    gap: int = 1
+    ask_again: int = 0
+    """The poll at which to try again."""
+
+
 class OpenAIBackend(Backend):
     """One OpenAI-compatible server. Cancelling a call closes its connection, at which such servers stop generating."""
 
@@ -66,7 +80,8 @@ class OpenAIBackend(Backend):
         path = urlsplit(url).path.rstrip("/")
         self._upstream = Upstream(url.rstrip("/") + ("" if re.search(r"/v\d+(beta)?$", path) else "/v1"), key=key)
         self._concurrency = concurrency
-        self._spaces: dict[str, str] = {}
+        self._spaces: dict[str, _Space] = {}
+        self._polls = 0
         self.name = f"openai {url.rstrip('/')}"
 
     def __repr__(self) -> str:
@@ -81,8 +96,11 @@ class OpenAIBackend(Backend):
             raise BackendGone(str(error)) from error
         if NODE_HEADER in answer.headers:
             raise BackendGone(f"{self._upstream.url} is an Atmosphere node, not a backend; join its mesh instead")
+        models = _models(answer, self._upstream.url)
+        self._polls += 1
+        self._spaces = {name: space for name, space in self._spaces.items() if any(m["id"] == name for m in models)}
         provisions = []
-        for model in _models(answer, self._upstream.url):
+        for model in models:
             card = await self._card(model)
             if card is not None:
                 provisions.append(Provision(card, self._concurrency))
@@ -94,14 +112,24 @@ class OpenAIBackend(Backend):
         if kind == "llm/chat":
             return chat_card(name, vision=_sees(model), context_tokens=_context(model))
         if kind == "llm/embed":
-            space = self._spaces.get(name) or await self._probe_space(name)
+            space = await self._space(name)
             if space:
-                self._spaces[name] = space
                 return embed_card(name, space, context_tokens=_context(model))
         return None
 
+    async def _space(self, model: str) -> str:
+        """The model's space; "" while it does not embed. Known ones are not asked again, failing ones ever rarer."""
+        found = self._spaces.get(model)
+        if found is None:
+            found = self._spaces[model] = _Space()
+        if not found.name and self._polls >= found.ask_again:
+            found.name = await self._probe_space(model)
+            found.gap = min(found.gap * 2, _PROBE_GAP_MAX)
+            found.ask_again = self._polls + found.gap
+        return found.name
+
     async def _probe_space(self, model: str) -> str:
-        """Embed one word; "" when that does not work (yet): the next poll tries again."""
+        """Embed one word; "" when that does not work (yet)."""
         body = json.dumps({"model": model, "input": "hello"}).encode()
         try:
             answer = await self._upstream.exchange(b"POST", "/embeddings", body, timeout_s=DISCOVER_TIMEOUT_S)
@@ -110,7 +138,7 @@ class OpenAIBackend(Backend):
             return ""
         # llama.cpp without pooling answers one vector per token: that is no embedding of a text.
         flat = isinstance(vector, list) and all(isinstance(value, int | float) for value in vector)
-        return f"{model}:{len(vector)}" if flat and vector else ""
+        return Space.of(model, len(vector)).name if flat and vector else ""
 
     async def invoke(self, card: Card, call: ToolCall, emit: Emit) -> bytes:
         arguments = call.arguments()
@@ -121,7 +149,7 @@ class OpenAIBackend(Backend):
         if arguments.get("model") != card.model or "atmosphere" in arguments:
             arguments = {name: value for name, value in arguments.items() if name != "atmosphere"}
             arguments["model"] = card.model
-            body = json.dumps(arguments, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+            body = json.dumps(arguments, separators=(",", ":")).encode()
         if arguments.get("stream") and call.tool != "embed":
             await self._stream(path, body, emit)
             return b""
