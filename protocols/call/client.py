@@ -22,6 +22,7 @@ from protocols.call.limits import CallLimits
 from protocols.call.messages import MAX_CALL_ID, Load, ProtocolViolation, call_error, open_fault, parse_frame
 from protocols.call.writer import FrameWriter
 from protocols.framing import FrameError, FrameReader
+from transports.errors import TransportError
 from transports.peer_id import PeerId
 from transports.stream import Stream, StreamClosed
 
@@ -264,7 +265,8 @@ class CallClient:
     """
 
     def __init__(self, open_stream: Callable[[PeerId], Awaitable[Stream]], limits: CallLimits | None = None) -> None:
-        """*open_stream*: opens a stream of this protocol to a peer; what it raises becomes ``unavailable``."""
+        """*open_stream*: opens a stream of this protocol to a peer. Its TransportError, StreamClosed and OSError become
+        ``unavailable``."""
         self.limits = limits or CallLimits()
         self._open_stream = open_stream
         self._peers: dict[PeerId, _Peer] = {}
@@ -411,7 +413,7 @@ class CallClient:
         with trio.move_on_after(self.limits.open_timeout):
             try:
                 return await self._open_stream(address)
-            except Exception as error:  # whatever the transport raises, the call was not sent
+            except (TransportError, StreamClosed, OSError) as error:
                 logger.debug("no call stream to %s", address, exc_info=error)
                 text = f"{address.short} cannot be reached ({error}); try another node"
                 raise CallError(Code.UNAVAILABLE, text, retryable=True) from error

@@ -4,9 +4,9 @@ One task writes. Senders only queue, which needs no await, so no cancelled calle
 frames that are queued while a write is under way go out together in the next one: one encryption and one system
 call for all of them.
 
-Writing from the sender's own task while the stream is idle was measured too: see ``tests/benchmarks/call.py``.
-It saves one task switch, but the write must then be shielded, and a cancelled caller would hang on a
-peer that does not read for as long as that write may take.
+Writing from the sender's own task while the stream is idle (shielded) was measured too, over loopback libp2p: one call
+at a time 6 % quicker (0.27 against 0.29 ms), 32 at a time 20-35 % slower, since less is joined into one write. And
+a cancelled caller would hang on a peer that does not read for as long as that write may take.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from protocols.call import call_pb2 as pb
 from protocols.call.client import CallClient
@@ -76,6 +77,7 @@ async def raw_caller(server: CallServer) -> AsyncIterator[RawCaller]:
     near, far = memory_stream_pair(ALICE, BOB)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.serve, far)
+        await wait_all_tasks_blocked()  # served before the next one is
         yield RawCaller(near, FrameReader(near, 1 << 25))
         nursery.cancel_scope.cancel()
 
