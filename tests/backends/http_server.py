@@ -94,8 +94,8 @@ async def serve(
         try:
             async with stream:
                 await _connection(stream, handler, log)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError, BreakConnection):
-            pass  # the client left, or the handler wanted it so
+        except (trio.BrokenResourceError, h11.RemoteProtocolError):
+            pass  # the client left
         finally:
             log.connections -= 1
 
@@ -122,7 +122,10 @@ async def _handle(
     async with trio.open_nursery() as nursery:
 
         async def watch() -> None:
-            data = await stream.receive_some(65536)
+            try:
+                data = await stream.receive_some(65536)
+            except trio.BrokenResourceError:
+                data = b""
             connection.receive_data(data)
             if not data:
                 log.disconnects += 1
@@ -132,6 +135,8 @@ async def _handle(
         log.running += 1
         try:
             await handler(request, Reply(stream, connection), log)
+        except (BreakConnection, trio.BrokenResourceError):
+            pass  # an unfinished answer: the caller of this closes the connection
         finally:
             log.running -= 1
         nursery.cancel_scope.cancel()

@@ -1,7 +1,7 @@
 """``llm/embed`` by the node's own embedder. Built in, always there.
 
-The answer has OpenAI's shape; every ``embedding`` is base64 of little-endian float32, whatever ``encoding_format`` asks:
-that is the form that travels the mesh, and the HTTP layer turns it into floats for clients that want them.
+The answer has OpenAI's shape; every ``embedding`` is base64 of little-endian float32, whatever ``encoding_format``
+asks: that is the form that travels the mesh, and the HTTP layer turns it into floats for clients that want them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class EmbedderBackend(Backend):
         dimensions = body.get("dimensions")
         if dimensions is not None and dimensions != self._embedder.space.dimensions:
             native = self._embedder.space.dimensions
-            message = f"{self._embedder.space.model} has {native} dimensions; leave 'dimensions' out or ask for {native}"
+            message = f"{self._embedder.space.model} has {native} dimensions and no others; leave 'dimensions' out"
             raise CallError(Code.INVALID, message)
         data: list[dict[str, Any]] = []
         tokens = 0
@@ -85,7 +85,8 @@ def _texts(body: dict[str, Any]) -> list[str]:
         message = "'input' must hold texts; token arrays belong to another model's tokenizer: send the text itself"
         raise CallError(Code.INVALID, message)
     if len(texts) > MAX_INPUTS:
-        raise CallError(Code.INVALID, f"'input' has {len(texts)} texts; the limit is {MAX_INPUTS}: send several requests")
+        message = f"'input' has {len(texts)} texts; the limit is {MAX_INPUTS}: send several requests"
+        raise CallError(Code.INVALID, message)
     longest = max(len(text) for text in texts)
     if longest > MAX_INPUT_CHARS:
         message = f"a text of 'input' has {longest} characters; the limit is {MAX_INPUT_CHARS}: split it"
