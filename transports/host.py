@@ -301,8 +301,8 @@ class Host:
         """Called by the swarm."""
         self._pings.pop(peer, None)
         self.gossip.remove_peer(peer)
-        if peer not in self._admitted:
-            self._swarm.peerstore.clear_peerdata(ID(peer.raw))
+        if peer not in self._admitted and self._swarm.peerstore.has_peer(ID(peer.raw)):
+            self._swarm.peerstore.clear_peerdata(ID(peer.raw))  # strangers must not fill our memory one by one
         for listener in self._listeners:
             self._tell(listener.on_disconnected, peer)
 

@@ -82,6 +82,9 @@ class Swarm(LibrarySwarm):
             upgrader,
             transports,
             connection_config=ConnectionConfig(
+                min_connections=0,  # this and the watermarks only steer what is replaced here
+                low_watermark=0,
+                high_watermark=config.max_connections,
                 max_connections=config.max_connections,
                 max_connections_per_peer=config.max_connections_per_peer,
                 inbound_upgrade_timeout=config.handshake_timeout,

@@ -1,0 +1,155 @@
+"""Back-off and redial: the plan with exact times, the dialer on a virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pytest
+import trio
+
+from transports.dial_plan import GIVE_UP_AFTER, MAX_WANTED, BackOff, DialPlan
+from transports.dialer import MAX_PARALLEL_DIALS, Dialer
+from transports.errors import PeerUnreachable
+from transports.peer_id import PeerId
+
+
+def peer(number: int) -> PeerId:
+    return PeerId.from_public_key(number.to_bytes(32, "big"))
+
+
+@pytest.mark.parametrize(
+    ("failures", "draw", "expected"),
+    [(0, 0.0, 0.0), (0, 0.5, 0.25), (1, 0.0, 0.5), (2, 0.0, 1.0), (5, 0.0, 8.0), (8, 0.0, 60.0), (8, 1.0, 30.0), (999, 0.0, 60.0)],
+)
+def test_back_off(failures: int, draw: float, expected: float) -> None:
+    assert BackOff().delay(failures, draw) == expected
+
+
+def test_a_plan_dials_waits_and_gives_up() -> None:
+    plan = DialPlan()
+    plan.want(peer(1), ("/a",), forever=False, connected=False, now=10.0)
+    assert plan.begin(10.0, 5) == [(peer(1), ("/a",))]
+    assert plan.begin(10.0, 5) == [], "it is being dialled"
+    plan.on_failed(peer(1), "refused", 10.0, 0.0)
+    plan.end(peer(1))
+    assert plan.next_due() == 10.5
+    assert plan.begin(10.4, 5) == []
+    for failure in range(1, GIVE_UP_AFTER):
+        assert plan.states()[peer(1)].failures == failure
+        plan.on_failed(peer(1), "refused", 10.0, 0.0)
+    assert plan.states() == {}
+
+
+def test_a_peer_wanted_forever_is_never_given_up() -> None:
+    plan = DialPlan()
+    plan.want(peer(1), ("/a",), forever=True, connected=False, now=0.0)
+    for _ in range(GIVE_UP_AFTER * 2):
+        plan.on_failed(peer(1), "refused", 0.0, 0.0)
+    assert plan.next_due() == 60.0
+    assert plan.states()[peer(1)].last_error == "refused"
+
+
+def test_a_new_address_is_dialled_at_once() -> None:
+    plan = DialPlan()
+    plan.want(peer(1), ("/a",), forever=True, connected=False, now=0.0)
+    plan.on_failed(peer(1), "refused", 0.0, 0.0)
+    plan.want(peer(1), ("/a",), forever=False, connected=False, now=0.1)
+    assert plan.next_due() == 0.5, "nothing new was said"
+    plan.want(peer(1), ("/b",), forever=False, connected=False, now=0.2)
+    assert plan.begin(0.2, 1) == [(peer(1), ("/b", "/a"))]
+    assert plan.states()[peer(1)].forever
+
+
+def test_a_connected_peer_is_not_dialled_and_a_lost_one_soon() -> None:
+    plan = DialPlan()
+    plan.want(peer(1), ("/a",), forever=True, connected=True, now=0.0)
+    assert plan.next_due() is None
+    plan.on_lost(peer(1), 5.0, 0.5)
+    assert plan.next_due() == 5.25
+    plan.on_connected(peer(1))
+    assert plan.begin(100.0, 1) == []
+
+
+def test_the_plan_is_bounded() -> None:
+    plan = DialPlan()
+    assert all(plan.want(peer(n), ("/a",), False, False, 0.0) for n in range(MAX_WANTED))
+    assert not plan.want(peer(MAX_WANTED), ("/a",), False, False, 0.0)
+    assert plan.want(peer(MAX_WANTED), ("/a",), True, False, 0.0), "bootstrap peers always fit"
+
+
+class FakeHost:
+    """Connects to those who are up, in one second."""
+
+    def __init__(self) -> None:
+        self.peer_id = peer(0)
+        self.up: set[PeerId] = set()
+        self.attempts: list[tuple[float, PeerId]] = []
+        self.dialling = self.most = 0
+        self._connected: dict[PeerId, None] = {}
+
+    def add_listener(self, on_connected: Callable[[PeerId], None], on_disconnected: Callable[[PeerId], None]) -> None:
+        self.on_connected, self.on_disconnected = on_connected, on_disconnected
+
+    def connections(self) -> Mapping[PeerId, None]:
+        return self._connected
+
+    async def connect(self, peer_id: PeerId, addresses: Sequence[str]) -> None:
+        self.attempts.append((trio.current_time(), peer_id))
+        self.dialling += 1
+        self.most = max(self.most, self.dialling)
+        await trio.sleep(1)
+        self.dialling -= 1
+        if peer_id not in self.up:
+            raise PeerUnreachable("it is down")
+        self._connected[peer_id] = None
+        self.on_connected(peer_id)
+
+    def lose(self, peer_id: PeerId) -> None:
+        del self._connected[peer_id]
+        self.on_disconnected(peer_id)
+
+
+async def test_the_dialer_redials_with_growing_waits(autojump_clock: trio.abc.Clock) -> None:
+    host = FakeHost()
+    dialer = Dialer(host, jitter=lambda: 0.0)
+    start = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dialer.run)
+        dialer.want(peer(1), ("/a",), forever=True)
+        await trio.sleep(8)
+        assert [at - start for at, _ in host.attempts] == pytest.approx([0, 1.5, 3.5, 6.5])
+        host.up.add(peer(1))
+        await trio.sleep(10)
+        assert dialer.statistics()[peer(1)].connected
+        count = len(host.attempts)
+        await trio.sleep(1000)
+        assert len(host.attempts) == count
+        host.lose(peer(1))
+        await trio.sleep(1.1)
+        assert dialer.statistics()[peer(1)].connected
+        dialer.forget(peer(1))
+        host.lose(peer(1))
+        await trio.sleep(100)
+        assert len(host.attempts) == count + 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_parallel_dials_are_bounded(autojump_clock: trio.abc.Clock) -> None:
+    host = FakeHost()
+    dialer = Dialer(host, jitter=lambda: 0.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dialer.run)
+        for number in range(1, 41):
+            dialer.want(peer(number), ("/a",), forever=True)
+        host.up = {peer(number) for number in range(1, 41)}
+        await trio.sleep(6)
+        assert host.most == MAX_PARALLEL_DIALS
+        assert len(host.connections()) == 40
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_node_does_not_dial_itself(autojump_clock: trio.abc.Clock) -> None:
+    host = FakeHost()
+    dialer = Dialer(host, jitter=lambda: 0.0)
+    dialer.want(host.peer_id, ("/a",), forever=True)
+    assert dialer.statistics() == {}
