@@ -12,7 +12,7 @@ a backend: that would send work round in a circle.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -100,6 +100,27 @@ def _address(url: str) -> tuple[str, int]:
     return host, parts.port or (443 if parts.scheme == "https" else 80)
 
 
+async def is_node(url: str) -> bool:
+    """Whether an Atmosphere node listens at *url*. Raises :class:`BackendGone` when nobody does."""
+    parts = urlsplit(url)
+    upstream = Upstream(f"{parts.scheme}://{parts.netloc}")
+    try:
+        answer = await upstream.get("/v1/health", timeout_s=DISCOVER_TIMEOUT_S)
+    except UpstreamError as error:
+        if error.started:
+            return False  # it does not like the question; its answer to discover() counts
+        raise BackendGone(str(error)) from error
+    finally:
+        await upstream.aclose()
+    if NODE_HEADER in answer.headers:
+        return True
+    try:
+        health = answer.json()
+    except ValueError:
+        return False
+    return isinstance(health, dict) and "atmosphere" in health
+
+
 class _Watch:
     """One target: its backend, and whether it is there."""
 
@@ -127,9 +148,16 @@ class Scanner:
     """
 
     def __init__(
-        self, registry: LocalRegistry, targets: Sequence[Target], *, concurrency: int = 4, poll_s: float = POLL_S
+        self,
+        registry: LocalRegistry,
+        targets: Sequence[Target],
+        *,
+        concurrency: int = 4,
+        poll_s: float = POLL_S,
+        is_node: Callable[[str], Awaitable[bool]] = is_node,
     ) -> None:
         """*concurrency*: calls at once per model. Raises ValueError for an address that is none."""
+        self._is_node = is_node
         self._registry = registry
         self._poll_s = poll_s
         self._watches = [_Watch(target, concurrency) for target in targets]
@@ -176,7 +204,7 @@ class Scanner:
         while True:
             if not watch.silences:  # after a silence: again at once
                 await trio.sleep(min(MIN_GAP_S, self._poll_s))
-                with trio.move_on_after(self._poll_s - MIN_GAP_S):
+                with trio.move_on_after(max(self._poll_s - MIN_GAP_S, 0)):
                     await watch.look_now.wait()
                 watch.look_now = trio.Event()
             await self._look(watch)
@@ -184,7 +212,7 @@ class Scanner:
     async def _look(self, watch: _Watch) -> None:
         began = trio.current_time()
         try:
-            if not watch.up and await self._is_node(watch.target):
+            if not watch.up and await self._is_node(watch.target.url):
                 raise BackendGone(f"{watch.target.url} is an Atmosphere node, not a backend; join its mesh instead")
             provisions = await watch.backend.discover()
         except BackendSilent as error:
@@ -203,26 +231,6 @@ class Scanner:
             self._lost(watch, "a bug in its adapter; the log has the details")
         else:
             self._found(watch, provisions)
-
-    async def _is_node(self, target: Target) -> bool:
-        """Whether an Atmosphere node listens there. Raises :class:`BackendGone` when nobody does."""
-        parts = urlsplit(target.url)
-        upstream = Upstream(f"{parts.scheme}://{parts.netloc}")
-        try:
-            answer = await upstream.get("/v1/health", timeout_s=DISCOVER_TIMEOUT_S)
-        except UpstreamError as error:
-            if error.started:
-                return False  # it does not like the question; its answer to discover() counts
-            raise BackendGone(str(error)) from error
-        finally:
-            await upstream.aclose()
-        if NODE_HEADER in answer.headers:
-            return True
-        try:
-            health = answer.json()
-        except ValueError:
-            return False
-        return isinstance(health, dict) and "atmosphere" in health
 
     def _found(self, watch: _Watch, provisions: Sequence[Provision]) -> None:
         if not watch.up:
