@@ -41,9 +41,8 @@ def parse(room: str, name: str, payload: bytes) -> Message:
     module = importlib.import_module(f"protocols.{room}.{room}_pb2")
     kind = getattr(module, name.rsplit(".", 1)[1])
     assert kind.DESCRIPTOR.full_name == name
-    message = own(payload) if own is not None and name.endswith(".Frame") else kind.FromString(payload)
-    assert isinstance(message, Message)
-    assert isinstance(message, kind)
+    message: Message = own(payload) if own is not None and name.endswith(".Frame") else kind.FromString(payload)
+    assert type(message) is kind
     return message
 
 
