@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,13 +19,13 @@ from atmosphere.capabilities.adapters.health import HealthBackend
 from atmosphere.capabilities.backend import Backend, Emit, ToolCall
 from atmosphere.capabilities.card import Card
 from atmosphere.capabilities.registry import LocalRegistry
-from atmosphere.capabilities.scanner import BackendView, Scanner
+from atmosphere.capabilities.scanner import Scanner, plan_targets
 from atmosphere.config import BackendConfig, Config
 from atmosphere.embedding import Embedder, MiniLM
 from atmosphere.env import Env, SystemEnv
-from atmosphere.identity import Identity, Keyring
+from atmosphere.identity import Enrolment, Identity, InviteBook, Keyring
 from atmosphere.knowledge import FolderInfo, IndexReport, Knowledge, KnowledgeBackend
-from atmosphere.mesh.announcer import Announcer, Load
+from atmosphere.mesh.announcer import Announcer, Load, beacon_addresses
 from atmosphere.mesh.service import Mesh
 from atmosphere.mesh.table import GradientTable
 from atmosphere.mesh.views import CapabilityView, NodeView, capability_views, node_views
@@ -39,20 +40,22 @@ from protocols.call.client import CallClient
 from protocols.call.messages import IncomingCall
 from protocols.call.messages import Load as CallLoad
 from protocols.call.server import CallServer
+from protocols.join import PROTOCOL as JOIN_PROTOCOL
+from protocols.join.server import serve_join
 from transports.addresses import split_peer
 from transports.config import HostConfig
 from transports.dialer import Dialer
 from transports.host import Host, open_host
 from transports.mdns import announce_and_browse
 from transports.peer_id import PeerId
-from transports.stream import Stream
 
 logger = logging.getLogger(__name__)
 
 CALL_PROTOCOL = "/atmosphere/call/1"
+INVITE_ADDRESSES = 2
+"""More would make the QR code larger; the joiner learns the others later."""
 GOODBYE_S = 0.3
 """For the goodbye to leave before the connections close."""
-STREAMED = frozenset({"chat", "complete"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class Node:
         self.identity = identity
         self.embedder = embedder
         self.peer_id: PeerId = identity.peer_id
-        self.name = config.name or socket.gethostname()
+        self.name = config.name or identity.name or socket.gethostname()
         self.mesh_id: str = identity.mesh_id
         self.mesh_name: str = identity.mesh_name
         self.started_at = env.now()
@@ -83,13 +86,14 @@ class Node:
         self.router = Router(self.table, embedder, env, config.aliases)
         self.registry = LocalRegistry(env.monotonic, on_change=self._registry_changed)
         self.knowledge = Knowledge(store, embedder, env)
-        self.scanner = Scanner(self.registry, config, env)
+        targets = plan_targets(config.backends, probe=config.probe, environ=os.environ)
+        self.scanner = Scanner(self.registry, targets, concurrency=config.concurrency)
         self.store = store
         self._announcer = Announcer(identity, store.next_counter("boot_epoch"), env, self._load)
         self._builtin: list[Backend] = [
             EmbedderBackend(embedder, env),
-            HealthBackend(self.registry, env),
-            KnowledgeBackend(self.knowledge),
+            HealthBackend(env, home),
+            KnowledgeBackend(self.knowledge, embedder, env),
         ]
         self._changed = trio.Event()
         # Set by open_node, in the order in which they come to life.
@@ -178,7 +182,11 @@ class Node:
                 "peer_id": str(self.peer_id),
                 "name": self.name,
                 "addresses": list(self.addresses()),
-                "membership": self.identity.membership_view(self.env.now()),
+                "membership": {
+                    "not_after": self.identity.membership.not_after,
+                    "scopes": list(self.identity.membership.scopes),
+                    "issuer": str(self.identity.membership.issuers[-1]) if self.identity.membership.issuers else None,
+                },
             },
             nodes=node_views(self.table, self.env.monotonic()),
         )
@@ -189,16 +197,23 @@ class Node:
 
     def create_invite(self, uses: int, expires_s: float) -> str:
         """The text of an invite that enrols *uses* new keys within *expires_s* seconds. Raises IdentityError."""
-        return self.identity.create_invite(self.addresses(), uses=uses, expires_s=expires_s, env=self.env)
+        invite = self.identity.create_invite(
+            beacon_addresses(self.addresses())[:INVITE_ADDRESSES],
+            self.env.now(),
+            self.env.token_bytes,
+            lifetime=expires_s,
+            uses=uses,
+        )
+        return invite.text
 
     async def add_knowledge(self, path: Path) -> IndexReport:
         """Index a folder or file and offer it."""
-        report = await self.knowledge.add(path)
+        report = await self.knowledge.index(path)
         await self.refresh_builtin()
         return report
 
     async def list_knowledge(self) -> list[FolderInfo]:
-        return await self.knowledge.list()
+        return await self.env.run_blocking(self.knowledge.list)
 
     async def add_backend(self, backend: BackendConfig) -> None:
         """Use a backend from now on (the caller keeps config.yaml)."""
@@ -252,7 +267,7 @@ async def open_node(
         stack.callback(store.close)
         node = Node(home, config, env, identity, store, await env.run_blocking(embedder))
         host = await stack.enter_async_context(
-            open_host(host_config(config, node._announcer.epoch), identity.node_seed)
+            open_host(host_config(config, node._announcer.epoch), identity.seed)
         )
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
@@ -292,6 +307,10 @@ async def _start(node: Node, host: Host, nursery: trio.Nursery) -> None:
     await nursery.start(client.run)
     await nursery.start(node.mesh.run)
     host.handle(CALL_PROTOCOL, node.calls.serve)
+    enrolment = Enrolment(
+        lambda: node.identity, InviteBook(node.store), node.mesh.members.revocations, env.now, env.token_bytes
+    )
+    host.handle(JOIN_PROTOCOL, lambda stream: serve_join(stream, enrolment.judge, env.now), public=True)
     node._tell()
     nursery.start_soon(node.vectorizer.run)
     nursery.start_soon(node._offer)
@@ -318,5 +337,3 @@ async def _farewell(node: Node) -> None:
         await node.mesh.say_goodbye()
         await trio.sleep(GOODBYE_S)
 
-
-__all__ = ["Node", "Status", "Stream", "host_config", "open_node"]

@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from atmosphere.capabilities.offer import OFFER_DOMAIN, Offer, OfferEntry
+from atmosphere.capabilities.offer import Offer, OfferEntry
 from atmosphere.env import Env
 from atmosphere.identity import Identity
-from protocols.beacons import BEACON_DOMAIN, LEAVE_DOMAIN, Beacon, Leave
+from protocols.beacons import Beacon, Leave
 from protocols.beacons.messages import MAX_ADDRESS_BYTES, MAX_ADDRESSES
+from protocols.records import domains
 
 BASE_PERIOD_S = 15.0
 """Beacons of a small mesh; a received copy costs about 1 ms of CPU over TCP."""
@@ -75,7 +76,7 @@ class Announcer:
         self.offer = Offer(
             self._identity.peer_id, self.epoch, self.offer.sequence + 1, name, entries, self._env.now()
         )
-        self.offer_bytes = self._identity.sign(OFFER_DOMAIN, self.offer.encode())
+        self.offer_bytes = self._identity.sign(domains.OFFER, self.offer.encode())
         return True
 
     def jump(self, order: tuple[int, int]) -> bool:
@@ -104,7 +105,7 @@ class Announcer:
             addresses=self.addresses,
         )
         wait = period * self._env.random.uniform(1 - JITTER, 1 + JITTER)
-        return self._identity.sign(BEACON_DOMAIN, beacon.encode()), beacon, wait
+        return self._identity.sign(domains.BEACON, beacon.encode()), beacon, wait
 
     def current_load(self) -> Load:
         """How busy this node is now."""
@@ -118,4 +119,4 @@ class Announcer:
         """The goodbye, as an envelope."""
         self.sequence += 1
         leave = Leave(self.epoch, self.sequence, int(self._env.now() * 1000))
-        return self._identity.sign(LEAVE_DOMAIN, leave.encode())
+        return self._identity.sign(domains.LEAVE, leave.encode())

@@ -15,30 +15,22 @@ from dataclasses import dataclass
 from enum import Enum
 
 from atmosphere.capabilities.card import Card, CardError
-from atmosphere.capabilities.offer import OFFER_DOMAIN, Offer
+from atmosphere.capabilities.offer import Offer
 from atmosphere.capabilities.vector import CardVector
 from atmosphere.env import Env
 from atmosphere.identity import IdentityError, Membership
+from atmosphere.identity.chain import CLOCK_SKEW_S
 from atmosphere.mesh.library import Library
 from atmosphere.mesh.members import Members
 from atmosphere.mesh.table import GradientTable, State
 from atmosphere.mesh.wanted import Wanted
-from protocols.beacons import (
-    BEACON_DOMAIN,
-    LEAVE_DOMAIN,
-    MAX_BEACON_BYTES,
-    Beacon,
-    BeaconError,
-    Leave,
-)
-from protocols.records import RecordError, open_envelope
+from protocols.beacons import MAX_BEACON_BYTES, Beacon, BeaconError, Leave
+from protocols.records import EnvelopeError, domains, open_envelope
 from protocols.sync.messages import Key, Kind, Known, Record
 from transports.peer_id import PeerId
 
 logger = logging.getLogger(__name__)
 
-CLOCK_SKEW_S = 300.0
-"""How far the clocks of two nodes may be apart (DESIGN: 5 min)."""
 MAX_WAITING = 1000
 """Beacons kept while their author's membership is being fetched."""
 MAX_OFFER_ENVELOPE = 257 * 1024
@@ -99,7 +91,7 @@ class Intake:
 
     def beacon(self, body: bytes, author: PeerId | None, source: PeerId | None) -> Taken:
         """An envelope with a beacon. *author*: who must have signed it (the gossip message's author), None: anybody."""
-        opened = self._open(body, BEACON_DOMAIN, MAX_BEACON_BYTES, author)
+        opened = self._open(body, domains.BEACON, MAX_BEACON_BYTES, author)
         if opened is None:
             return Taken.BAD
         payload, signer = opened
@@ -127,7 +119,7 @@ class Intake:
     def _open(self, body: bytes, domain: bytes, limit: int, author: PeerId | None) -> tuple[bytes, PeerId] | None:
         try:
             payload, signer = open_envelope(body, domain, limit)
-        except RecordError as error:
+        except EnvelopeError as error:
             logger.debug("a record was refused: %s", error)
             return None
         return (payload, signer) if author is None or signer == author else None
@@ -162,7 +154,7 @@ class Intake:
 
     def leave(self, body: bytes, author: PeerId | None) -> Taken:
         """An envelope with a goodbye."""
-        opened = self._open(body, LEAVE_DOMAIN, MAX_BEACON_BYTES, author)
+        opened = self._open(body, domains.LEAVE, MAX_BEACON_BYTES, author)
         if opened is None:
             return Taken.BAD
         payload, signer = opened
@@ -193,7 +185,7 @@ class Intake:
 
     def offer(self, body: bytes, source: PeerId | None) -> Taken:
         """A signed offer; it counts when the author's latest beacon names it."""
-        opened = self._open(body, OFFER_DOMAIN, MAX_OFFER_ENVELOPE, None)
+        opened = self._open(body, domains.OFFER, MAX_OFFER_ENVELOPE, None)
         if opened is None:
             return Taken.BAD
         payload, signer = opened

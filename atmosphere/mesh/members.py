@@ -6,11 +6,11 @@ from collections import OrderedDict
 
 from atmosphere.env import Env
 from atmosphere.identity import ChainCache, Identity, IdentityError, Membership, Reason, RevocationSet
+from atmosphere.identity.chain import CLOCK_SKEW_S
 from atmosphere.mesh.library import Library
 from protocols.sync.messages import Hello, Key, Kind, Refused
 from transports.peer_id import PeerId
 
-CLOCK_SKEW_S = 300.0
 MAX_ADMITTED = 10_000
 
 

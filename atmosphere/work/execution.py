@@ -55,20 +55,44 @@ class Execution:
         self.trace_id = trace_id
         self._work = work
         self._first = first
+        self._ended = first is None
 
     def __repr__(self) -> str:
         return f"<Execution {self.candidate.card.type} on {self.candidate.node_name}, {len(self.attempts)} tried before>"
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The streamed pieces in order. Raises CallError when the work breaks on the way."""
+    def pieces(self) -> AsyncIterator[bytes]:
+        """The streamed pieces in order. Raises CallError when the work breaks on the way.
+
+        Not a generator: an iteration may be left at any point without anything to close.
+        """
+        return _Pieces(self)
+
+    async def next_piece(self) -> bytes | None:
+        """The next streamed piece; None at the end. Raises CallError when the work breaks on the way."""
         piece, self._first = self._first, None
-        while piece is not None:
-            yield piece
+        if piece is None and not self._ended:
             piece = await self._work.next_piece()
-        await self._work.result()
+        if piece is None:
+            self._ended = True
+            await self._work.result()
+        return piece
 
     async def result(self) -> bytes:
         """The result (JSON bytes; empty for a streamed answer); pieces that were not read are dropped."""
-        async for _ in self.pieces():
+        while await self.next_piece() is not None:
             pass
         return await self._work.result()
+
+
+class _Pieces:
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+
+    def __aiter__(self) -> _Pieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self._execution.next_piece()
+        if piece is None:
+            raise StopAsyncIteration
+        return piece

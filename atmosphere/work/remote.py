@@ -7,8 +7,9 @@ from atmosphere.env import Env
 from atmosphere.mesh.table import GradientTable
 from atmosphere.routing.decision import Candidate
 from atmosphere.work.pieces import PieceReader
-from protocols.call.client import CallClient, OutgoingCall
+from protocols.call.client import CallClient
 from protocols.call.messages import Load
+from protocols.call.outgoing import OutgoingCall
 
 
 class RemoteWork:

@@ -1,8 +1,6 @@
 """``/atmosphere/1/<mesh>/beacons`` and ``/health``: the small gossip messages, their limits and their order."""
 
 from protocols.beacons.messages import (
-    BEACON_DOMAIN,
-    LEAVE_DOMAIN,
     MAX_BEACON_BYTES,
     Beacon,
     BeaconError,
@@ -13,8 +11,6 @@ from protocols.beacons.messages import (
 )
 
 __all__ = [
-    "BEACON_DOMAIN",
-    "LEAVE_DOMAIN",
     "MAX_BEACON_BYTES",
     "Beacon",
     "BeaconError",

@@ -9,8 +9,6 @@ from google.protobuf.message import DecodeError
 from protocols.beacons import beacons_pb2 as pb
 
 VERSION = 1
-BEACON_DOMAIN = b"atmosphere/beacon/v1"
-LEAVE_DOMAIN = b"atmosphere/leave/v1"
 
 MAX_BEACON_BYTES = 600
 """Of the whole envelope. Gossip stays small: a node with 1,000 capabilities has a beacon of the same size."""

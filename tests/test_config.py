@@ -1,0 +1,65 @@
+"""config.yaml: what is written is read back; a wrong setting is named with what would be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from atmosphere.config import BackendConfig, Config, ConfigError, home_folder, load, save
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    config = Config(
+        name="laptop",
+        port=4001,
+        bootstrap=("/ip4/192.0.2.1/tcp/4001/p2p/x",),
+        mdns=False,
+        backends=(BackendConfig("http://127.0.0.1:8000", key_env="KEY"), BackendConfig("http://h:1", "ollama")),
+        aliases={"best": "llama3.2"},
+        grace_s=2.5,
+    )
+    save(tmp_path, config)
+    loaded = load(tmp_path)
+    assert loaded == config
+    assert dict(loaded.aliases) == {"best": "llama3.2"}
+
+
+def test_only_what_differs_from_the_defaults_is_written(tmp_path: Path) -> None:
+    save(tmp_path, Config(name="pi"))
+    assert (tmp_path / "config.yaml").read_text() == "version: 1\nname: pi\n"
+
+
+def test_no_file_means_the_defaults(tmp_path: Path) -> None:
+    assert load(tmp_path) == Config()
+
+
+WRONG = {
+    "colour: red": "unknown setting colour; known are",
+    "port: many": "port: expected int, found 'many'",
+    "port: true": "port: expected int",
+    "mdns: 3": "mdns: expected bool",
+    "bootstrap: one": "bootstrap: expected a list",
+    "backends: [{kind: openai}]": "url",
+    "version: 9": "version 9; this release reads version 1",
+    "[1, 2]": "expected settings like",
+    "name: [": "not readable YAML",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_wrong_file_is_refused_with_the_setting_and_the_file(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        load(tmp_path)
+    assert WRONG[text] in str(raised.value)
+    assert "config.yaml" in str(raised.value)
+
+
+def test_the_home_is_the_option_then_the_variable_then_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/h")
+    monkeypatch.delenv("ATMOSPHERE_HOME", raising=False)
+    assert home_folder() == Path("/h/.atmosphere")
+    monkeypatch.setenv("ATMOSPHERE_HOME", "/v")
+    assert home_folder() == Path("/v")
+    assert home_folder("/o") == Path("/o")

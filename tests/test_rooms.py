@@ -1,0 +1,40 @@
+"""The rule of the rooms that a linter cannot see: the pure ones load neither Trio nor libp2p."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PURE = [
+    "atmosphere.env",
+    "atmosphere.config",
+    "atmosphere.store",
+    "atmosphere.embedding",
+    "atmosphere.identity",
+    "atmosphere.capabilities",
+    "atmosphere.capabilities.card",
+    "atmosphere.capabilities.offer",
+    "atmosphere.capabilities.registry",
+    "atmosphere.mesh.table",
+    "atmosphere.mesh.library",
+    "atmosphere.mesh.wanted",
+    "atmosphere.mesh.members",
+    "atmosphere.mesh.announcer",
+    "atmosphere.mesh.intake",
+    "atmosphere.routing.router",
+    "atmosphere.work.effects",
+    "protocols.call",
+    "protocols.beacons",
+    "protocols.records",
+    "protocols.sync.messages",
+    "transports.peer_id",
+]
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_a_pure_room_loads_neither_trio_nor_libp2p(module: str) -> None:
+    code = f"import sys, {module}; print([m for m in ('trio', 'libp2p') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,221 @@
+"""Dispatch: which failures go to the next candidate, and what reaches the caller. Under virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from atmosphere.capabilities.backend import Emit, ToolCall
+from atmosphere.capabilities.card import Card, Effects, Tool
+from atmosphere.env import FixedEnv
+from atmosphere.mesh.table import GradientTable, State
+from atmosphere.routing.decision import Candidate, Decision
+from atmosphere.routing.intent import Intent
+from atmosphere.routing.outcomes import Outcomes
+from atmosphere.work.dispatcher import Dispatcher
+from atmosphere.work.effects import may_try_next
+from atmosphere.work.local import LocalWork
+from protocols.call import CallError, Code
+from tests.mesh.people import ME, OTHER, THIRD
+from transports.peer_id import PeerId
+
+Run = Callable[[ToolCall, Emit], Awaitable[bytes]]
+INTENT = Intent(tool="do")
+
+
+def card(effects: Effects) -> Card:
+    return Card("test/do", "does", tools=(Tool("do", effects=effects),))
+
+
+class FakeRouter:
+    """Ranks the peers it was given, in that order."""
+
+    def __init__(self, peers: list[PeerId], effects: Effects) -> None:
+        self.outcomes = Outcomes()
+        self._decision = Decision(
+            INTENT,
+            tuple(Candidate(p, p.short, bytes(32), card(effects), 1.0, {}, "lan", None) for p in peers),
+            missing="nobody does that",
+        )
+
+    async def decide(self, intent: Intent) -> Decision:
+        return self._decision
+
+
+class FakeMesh:
+    """Runs each peer's work in this process."""
+
+    def __init__(self, nursery: trio.Nursery, runs: dict[PeerId, Run]) -> None:
+        self.nursery = nursery
+        self.runs = runs
+        self.calls: list[ToolCall] = []
+
+    async def start(self, candidate: Candidate, call: ToolCall) -> LocalWork:
+        self.calls.append(call)
+        run = self.runs[candidate.peer]
+        return LocalWork(lambda emit: run(call, emit), self.nursery)
+
+
+class World:
+    def __init__(self, dispatcher: Dispatcher, mesh: FakeMesh, table: GradientTable, router: FakeRouter) -> None:
+        self.dispatcher, self.mesh, self.table, self.router = dispatcher, mesh, table, router
+
+
+@asynccontextmanager
+async def world(runs: dict[PeerId, Run], effects: Effects = Effects.NONE) -> AsyncIterator[World]:
+    async with trio.open_nursery() as nursery:
+        table = GradientTable(ME)
+        for peer in runs:
+            table.node(peer, 0.0)
+        router = FakeRouter(list(runs), effects)
+        mesh = FakeMesh(nursery, runs)
+
+        async def local(card_id: bytes, call: ToolCall, emit: Emit) -> bytes:
+            return await runs[ME](call, emit)
+
+        dispatcher = Dispatcher(router, table, local, mesh, FixedEnv(), nursery)  # type: ignore[arg-type]
+        yield World(dispatcher, mesh, table, router)
+        nursery.cancel_scope.cancel()
+
+
+def fails(code: Code, retryable: bool = False) -> Run:
+    async def run(call: ToolCall, emit: Emit) -> bytes:
+        raise CallError(code, "no", retryable=retryable)
+
+    return run
+
+
+async def answers(call: ToolCall, emit: Emit) -> bytes:
+    await emit(b"piece")
+    return b"result"
+
+
+async def breaks_midway(call: ToolCall, emit: Emit) -> bytes:
+    await emit(b"piece")
+    raise CallError(Code.BACKEND, "the stream broke")
+
+
+async def test_pieces_and_result_reach_the_caller(autojump_clock: trio.abc.Clock) -> None:
+    for peer in (ME, OTHER):
+        async with world({peer: answers}) as here, here.dispatcher.run(INTENT, b"{}") as execution:
+            assert [piece async for piece in execution.pieces()] == [b"piece"]
+            assert await execution.result() == b"result"
+            assert execution.candidate.peer == peer
+
+
+NEXT = {
+    # code: (effects none, idempotent, once)
+    Code.UNAVAILABLE: (True, True, True),
+    Code.OVERLOADED: (True, True, True),
+    Code.RATE_LIMITED: (True, True, True),
+    Code.NOT_FOUND: (True, True, True),
+    Code.FORBIDDEN: (True, True, True),
+    Code.UNKNOWN_OUTCOME: (True, True, False),
+    Code.INTERNAL: (True, True, False),
+    Code.CANCELLED: (True, True, False),
+    Code.BACKEND: (False, False, False),
+    Code.INVALID: (False, False, False),
+    Code.TOO_LARGE: (False, False, False),
+    Code.DEADLINE: (False, False, False),
+}
+
+
+@pytest.mark.parametrize("code", list(Code))
+async def test_the_next_candidate_only_where_that_is_safe(code: Code, autojump_clock: trio.abc.Clock) -> None:
+    for effects, expected in zip((Effects.NONE, Effects.IDEMPOTENT, Effects.ONCE), NEXT[code], strict=True):
+        assert may_try_next(effects, CallError(code, "")) is expected
+        async with world({OTHER: fails(code), THIRD: answers}, effects) as here:
+            if expected:
+                async with here.dispatcher.run(INTENT, b"{}") as execution:
+                    assert execution.candidate.peer == THIRD
+                    assert [attempt.candidate.peer for attempt in execution.attempts] == [OTHER]
+                keys = {call.idempotency_key for call in here.mesh.calls}
+                assert len(keys) == 1  # the same work keeps its key wherever it is tried
+            else:
+                with pytest.raises(CallError) as raised:
+                    async with here.dispatcher.run(INTENT, b"{}"):
+                        pass
+                assert raised.value.code is code
+                assert len(here.mesh.calls) == 1
+
+
+def test_a_backend_that_says_it_may_be_tried_elsewhere_is() -> None:
+    assert may_try_next(Effects.NONE, CallError(Code.BACKEND, "502", retryable=True))
+    assert not may_try_next(Effects.ONCE, CallError(Code.BACKEND, "502", retryable=True))
+
+
+async def test_after_the_first_piece_a_failure_is_the_callers_to_see(autojump_clock: trio.abc.Clock) -> None:
+    async with world({OTHER: breaks_midway, THIRD: answers}) as here, here.dispatcher.run(INTENT, b"{}") as execution:
+        pieces = execution.pieces()
+        assert await anext(pieces) == b"piece"
+        with pytest.raises(CallError, match="the stream broke"):
+            await anext(pieces)
+        assert len(here.mesh.calls) == 1
+
+
+async def test_a_node_whose_connection_broke_is_doubted_at_once(autojump_clock: trio.abc.Clock) -> None:
+    async with world({OTHER: fails(Code.UNKNOWN_OUTCOME), THIRD: answers}) as here:
+        async with here.dispatcher.run(INTENT, b"{}"):
+            pass
+        assert here.table.nodes[OTHER].state is State.SUSPECT
+        assert here.router.outcomes.reliability(OTHER, bytes(32)) < 1.0
+        assert here.table.nodes[THIRD].state is State.ONLINE
+
+
+async def test_nobody_can_is_an_error_that_says_what_is_missing(autojump_clock: trio.abc.Clock) -> None:
+    async with world({}) as here:
+        with pytest.raises(CallError, match="nobody does that"):
+            async with here.dispatcher.run(INTENT, b"{}"):
+                pass
+
+
+async def test_leaving_early_cancels_the_work(autojump_clock: trio.abc.Clock) -> None:
+    cancelled = trio.Event()
+
+    async def endless(call: ToolCall, emit: Emit) -> bytes:
+        try:
+            while True:
+                await emit(b"more")
+        finally:
+            cancelled.set()
+
+    async with world({OTHER: endless}) as here:
+        async with here.dispatcher.run(INTENT, b"{}") as execution:
+            assert await anext(execution.pieces()) == b"more"
+            assert here.dispatcher.running == 1
+        with trio.fail_after(1):
+            await cancelled.wait()
+        assert here.dispatcher.running == 0
+
+
+async def test_the_deadline_is_passed_on_and_kept(autojump_clock: trio.abc.Clock) -> None:
+    async def sleeps(call: ToolCall, emit: Emit) -> bytes:
+        await trio.sleep_forever()
+        return b""
+
+    async with world({OTHER: sleeps, THIRD: answers}) as here:
+        started = trio.current_time()
+        with pytest.raises(CallError) as raised:
+            async with here.dispatcher.run(INTENT, b"{}", deadline_s=3.0):
+                pass
+        assert raised.value.code is Code.DEADLINE
+        assert trio.current_time() - started == pytest.approx(3.0)
+        assert here.mesh.calls[0].deadline is not None
+        assert len(here.mesh.calls) == 1  # a second node would have no time left either
+
+
+async def test_a_slow_reader_holds_the_work_back(autojump_clock: trio.abc.Clock) -> None:
+    sent = 0
+
+    async def fast(call: ToolCall, emit: Emit) -> bytes:
+        nonlocal sent
+        while True:
+            await emit(b"x")
+            sent += 1
+
+    async with world({OTHER: fast}) as here, here.dispatcher.run(INTENT, b"{}"):
+        await trio.sleep(10)
+        assert sent < 100
