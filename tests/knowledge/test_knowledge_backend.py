@@ -10,7 +10,7 @@ import pytest
 
 from atmosphere.capabilities.backend import ToolCall
 from atmosphere.capabilities.card import Card, Effects
-from atmosphere.embedding import HashEmbedder
+from atmosphere.embedding import HashEmbedder, MiniLM
 from atmosphere.env import FixedEnv
 from atmosphere.knowledge import Entry, Knowledge, KnowledgeBackend
 from atmosphere.knowledge.backend import NOTHING
@@ -82,7 +82,9 @@ async def test_the_card_tells_what_is_inside(backend: KnowledgeBackend) -> None:
     ]
     assert card.topics == ("garden care", "handbook", "heating")
     assert card.examples == (
-        "garden care: Roses are pruned in late winter.", "heating: Heating", "heating: Fuses",
+        "Roses are pruned in late winter.",
+        "Heating. The pump is in the cellar.",
+        "Fuses. Fuse seven is for the pump.",
     )
     assert all(json.loads(tool.input_schema)["type"] == "object" for tool in card.tools)
 
@@ -105,7 +107,7 @@ async def test_equal_content_is_an_equal_card_on_every_node(tmp_path: Path) -> N
 
 def test_a_card_of_many_strange_documents_stays_within_its_limits() -> None:
     entries = [
-        Entry(f"f{i}", f"f{i}/{i}{'名' * 80}.md", f"a.md#{j}{'標' * 100}", "😀" * 800)
+        Entry(f"f{i}", f"f{i}/{i}{'名' * 80}.md", f"a.md#{i}-{j}{'標' * 100}", "😀" * 800)
         for i in range(100) for j in range(5)
     ]
     card = make_card(entries)
@@ -226,3 +228,17 @@ async def test_an_unknown_tool_is_not_found(backend: KnowledgeBackend) -> None:
     with pytest.raises(CallError) as caught:
         await call(backend, "write", {})
     assert caught.value.code is Code.NOT_FOUND
+
+
+async def test_the_threshold_fits_the_real_model(tmp_path: Path) -> None:
+    """Related questions get a quotation, unrelated ones the plain statement that there is nothing."""
+    env, embedder = FixedEnv(), MiniLM.load()
+    known = Knowledge(Store.memory(env), embedder, env)
+    known.add(make_folder(tmp_path))
+    backend = KnowledgeBackend(known, embedder, env)
+    for question in ("Which fuse protects the pump?", "Where do I find the pump?", "When do I prune the roses?"):
+        result, _ = await call(backend, "answer", {"question": question, "k": 1})
+        assert result["passages"], question
+    for question in ("Who won the world cup in 1974?", "Translate good morning into Spanish", "Write a love poem"):
+        result, _ = await call(backend, "answer", {"question": question})
+        assert result["answer"] == NOTHING, question
