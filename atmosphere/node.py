@@ -40,7 +40,7 @@ from protocols.call.client import CallClient
 from protocols.call.messages import IncomingCall
 from protocols.call.messages import Load as CallLoad
 from protocols.call.server import CallServer
-from protocols.join import PROTOCOL as JOIN_PROTOCOL
+from protocols.join.messages import PROTOCOL as JOIN_PROTOCOL
 from protocols.join.server import serve_join
 from transports.addresses import split_peer
 from transports.config import HostConfig
@@ -304,7 +304,7 @@ async def _start(node: Node, host: Host, nursery: trio.Nursery) -> None:
     )
     node.calls = CallServer(node._serve, load=node._call_load)
     await node.refresh_builtin()
-    await nursery.start(client.run)
+    nursery.start_soon(client.run)
     await nursery.start(node.mesh.run)
     host.handle(CALL_PROTOCOL, node.calls.serve)
     enrolment = Enrolment(
