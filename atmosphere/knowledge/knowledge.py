@@ -19,6 +19,7 @@ from atmosphere.store import Store
 
 MAX_PASSAGES = 20_000      # of all folders: 31 MB of vectors and up to 16 MB of text in memory, 3 ms per search
 MAX_REPORTED_SKIPS = 200   # a report is for people
+EMBED_AT_ONCE = 32         # passages between two chances to cancel: a quarter of a second
 MAX_QUERY_CHARS = 8_000    # the model reads some 1,200; the words beyond still count in the word index
 
 
@@ -123,7 +124,10 @@ class Knowledge:
         return self._finish(run)
 
     async def index(self, path: Path) -> IndexReport:
-        """:meth:`add` for a running node: file by file, off the event loop. Cancelling it stops after a file."""
+        """:meth:`add` for a running node: in small steps off the event loop.
+
+        Cancelling it takes effect within a second and leaves whole documents in the index.
+        """
         run = await self._env.run_blocking(lambda: self._begin(path))
         steps = self._steps(run)
         while await self._env.run_blocking(lambda: next(steps, None)) is not None:
@@ -192,16 +196,16 @@ class Knowledge:
         return _Run(root, dict(self._store.read_now(lambda connection: connection.execute(query, key).fetchall())))
 
     def _steps(self, run: _Run) -> Iterator[Path]:
-        """Index one file per step."""
+        """Index one file, or EMBED_AT_ONCE passages of a long one, per step."""
         for path in find_files(run.root, run.skip):
             try:
-                self._take_in(run, path)
+                yield from self._take_in(run, path)
             except Unreadable as reason:
                 shown = path.name if path == run.root else path.relative_to(run.root).as_posix()
                 run.skip(Skipped(shown, str(reason)))
             yield path
 
-    def _take_in(self, run: _Run, path: Path) -> None:
+    def _take_in(self, run: _Run, path: Path) -> Iterator[Path]:
         data = read_bytes(path)
         digest = digest_of(path, data)
         known = run.known.get(str(path))
@@ -217,7 +221,12 @@ class Knowledge:
         )
         if count + len(passages) > MAX_PASSAGES:
             raise Unreadable(f"the index is full ({MAX_PASSAGES} passages on this node): remove a folder")
-        vectors = self._embedder.embed([_embedded_text(path, passage) for passage in passages])
+        texts = [_embedded_text(path, passage) for passage in passages]
+        batches = []
+        for start in range(0, len(texts), EMBED_AT_ONCE):
+            batches.append(self._embedder.embed(texts[start : start + EMBED_AT_ONCE]))
+            yield path
+        vectors = np.concatenate(batches)
         space = self._embedder.space.name
 
         def replace(connection: Connection) -> None:

@@ -202,7 +202,8 @@ class CancellingEnv(FixedEnv):
 
 async def test_a_cancelled_indexing_keeps_what_is_done(store: Store, folder: Path) -> None:
     with trio.CancelScope() as scope:
-        await Knowledge(store, HashEmbedder(), CancellingEnv(3, scope)).index(folder)  # begin, first file, second file
+        # begin; embed the first file; store it; embed the second file, and cancelled before it is stored
+        await Knowledge(store, HashEmbedder(), CancellingEnv(4, scope)).index(folder)
     assert scope.cancelled_caught
     assert [(info.files, info.passages) for info in list_folders(store)] == [(1, 2)]
     report = await Knowledge(store, HashEmbedder(), FixedEnv()).index(folder)
