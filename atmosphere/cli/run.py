@@ -20,7 +20,8 @@ AFTER_GRACE_S = 5.0
 
 def multiaddr(text: str) -> str:
     """An address like /ip4/0.0.0.0/tcp/4001."""
-    from transports.addresses import AddressError, parse
+    from transports.addresses import parse
+    from transports.errors import AddressError
 
     try:
         return str(parse(text))
@@ -30,7 +31,8 @@ def multiaddr(text: str) -> str:
 
 def peer_multiaddr(text: str) -> str:
     """An address that says whose it is: /ip4/192.168.1.5/tcp/4001/p2p/PEER."""
-    from transports.addresses import AddressError, split_peer
+    from transports.addresses import split_peer
+    from transports.errors import AddressError
 
     try:
         split_peer(text)
@@ -79,9 +81,9 @@ def run(home: Home, listen: tuple[str, ...], bootstrap: tuple[str, ...], http: s
             raise Failure(f"the path {home.path / SOCKET} is too long for a socket", "choose a shorter --home")
         from atmosphere.cli.membership import has_mesh, new_mesh
 
-        if not has_mesh(home.path):
-            created = new_mesh(home, None)
-            click.echo(f"New mesh {created.name}, owned by this node; its keys are in {home.path}")
+        if not has_mesh(home):
+            created = new_mesh(home)
+            click.echo(f"New mesh {created.mesh_name}, owned by this node; its keys are in {home.path}")
         config = _keep_port(home) if not listen else home.config()
         config = dataclasses.replace(
             config,
