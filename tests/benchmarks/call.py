@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import trio
 
@@ -127,7 +128,7 @@ async def call_ours(address: str, calls: int) -> list[Figures]:
 
 
 def serve_grpc(*, asynchronous: bool) -> None:
-    import grpc
+    import grpc  # type: ignore[import-untyped,unused-ignore]
 
     def answer(request: bytes) -> bytes:
         return repr(time.process_time()).encode() if request == b"cpu" else request
@@ -165,7 +166,7 @@ def serve_grpc(*, asynchronous: bool) -> None:
 
 
 async def call_grpc(stack: str, address: str, calls: int) -> list[Figures]:
-    import grpc
+    import grpc  # type: ignore[import-untyped,unused-ignore]
 
     results = []
     async with grpc.aio.insecure_channel(address) as channel:
@@ -192,6 +193,10 @@ async def call_grpc(stack: str, address: str, calls: int) -> list[Figures]:
             callee_used = float(await method(b"cpu")) - callee_before
             results.append(figures(stack, concurrency, latencies, wall, caller_used, callee_used))
     return results
+
+
+def run_grpc(stack: str, calls: int, address: str) -> list[Figures]:
+    return asyncio.run(call_grpc(stack, address, calls))
 
 
 # The run
@@ -242,7 +247,7 @@ def main() -> None:
             measured += with_callee("ours", lambda address: trio.run(call_ours, address, calls))
         if options.only != "ours":
             for kind in ("grpc.aio", "grpc.threads"):
-                measured += with_callee(kind, lambda address, kind=kind: asyncio.run(call_grpc(kind, address, calls)))
+                measured += with_callee(kind, partial(run_grpc, kind, calls))
     rows = medians(measured)
     ratios = {
         f"{peer.stack} at {peer.concurrency}": {
