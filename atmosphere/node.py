@@ -19,7 +19,7 @@ from atmosphere.capabilities.adapters.health import HealthBackend
 from atmosphere.capabilities.backend import Backend, Emit, ToolCall
 from atmosphere.capabilities.card import Card
 from atmosphere.capabilities.registry import LocalRegistry
-from atmosphere.capabilities.scanner import Scanner, plan_targets
+from atmosphere.capabilities.scanner import Scanner, TargetStatus, plan_targets
 from atmosphere.config import BackendConfig, Config
 from atmosphere.embedding import Embedder, MiniLM
 from atmosphere.env import Env, SystemEnv
@@ -216,14 +216,21 @@ class Node:
         return await self.env.run_blocking(self.knowledge.list)
 
     async def add_backend(self, backend: BackendConfig) -> None:
-        """Use a backend from now on (the caller keeps config.yaml)."""
-        await self.scanner.add(backend)
+        """Use a backend from now on, in place of one at the same address (the caller keeps config.yaml)."""
+        others = tuple(known for known in self.config.backends if known.url != backend.url)
+        self._use_backends((*others, backend))
 
     async def remove_backend(self, url: str) -> None:
-        await self.scanner.remove(url)
+        """Use the backend at *url* no more."""
+        self._use_backends(tuple(known for known in self.config.backends if known.url != url))
 
-    def backends(self) -> Sequence[BackendView]:
-        return self.scanner.views()
+    def _use_backends(self, backends: tuple[BackendConfig, ...]) -> None:
+        self.scanner.retarget(plan_targets(backends, probe=self.config.probe, environ=os.environ))
+        self.config = dataclasses.replace(self.config, backends=backends)
+
+    def backends(self) -> Sequence[TargetStatus]:
+        """The backends that were named or found."""
+        return self.scanner.statistics()
 
     async def leave(self) -> None:
         """Say goodbye for good: tell the mesh, forget the keys, stop."""

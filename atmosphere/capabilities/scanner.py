@@ -52,7 +52,8 @@ class TargetStatus:
     kind: str
     configured: bool
     up: bool
-    capabilities: int
+    models: tuple[str, ...]
+    """What it serves now; a capability without a model is named by its type."""
     reason: str
     """Why it is not up; empty when it is."""
 
@@ -129,14 +130,16 @@ class _Watch:
         self.backend: Backend = target.kind.open(target.url, target.key, concurrency)
         self.up = False
         self.silences = 0
-        self.capabilities = 0
+        self.models: tuple[str, ...] = ()
         self.reason = "not looked at yet"
+        self.looked = False
         self.look_now = trio.Event()
+        self.scope = trio.CancelScope()
 
     def status(self) -> TargetStatus:
         target = self.target
         return TargetStatus(
-            target.url, target.kind.name, target.configured, self.up, self.capabilities, "" if self.up else self.reason
+            target.url, target.kind.name, target.configured, self.up, self.models, "" if self.up else self.reason
         )
 
 
@@ -160,11 +163,11 @@ class Scanner:
         self._is_node = is_node
         self._registry = registry
         self._poll_s = poll_s
+        self._concurrency = concurrency
         self._watches = [_Watch(target, concurrency) for target in targets]
-        self._first_looks = 0
+        self._nursery: trio.Nursery | None = None
         self._settled = trio.Event()
-        if not self._watches:
-            self._settled.set()
+        self._see_whether_settled()
 
     def __repr__(self) -> str:
         return f"<Scanner {sum(watch.up for watch in self._watches)} of {len(self._watches)} targets are up>"
@@ -172,15 +175,26 @@ class Scanner:
     async def run(self) -> None:
         """Look at every target at once and then every *poll_s* seconds; closes the backends when cancelled."""
         self._registry.on_suspect = self.suspect
-        try:
-            async with trio.open_nursery() as nursery:
-                for watch in self._watches:
-                    nursery.start_soon(self._keep_looking, watch)
-        finally:
-            with trio.CancelScope(shield=True):
-                for watch in self._watches:
-                    self._registry.remove(watch.backend)
-                    await watch.backend.aclose()
+        async with trio.open_nursery() as self._nursery:
+            for watch in self._watches:
+                self._nursery.start_soon(self._keep_looking, watch)
+            await trio.sleep_forever()
+
+    def retarget(self, targets: Sequence[Target]) -> None:
+        """Look at *targets* from now on: new ones at once; those that are not among them are closed.
+
+        Raises ValueError for an address that is none; then nothing has changed.
+        """
+        kept = [watch for watch in self._watches if watch.target in targets]
+        known = {watch.target for watch in kept}
+        added = [_Watch(target, self._concurrency) for target in targets if target not in known]
+        for watch in self._watches:
+            if watch not in kept:
+                watch.scope.cancel()
+        self._watches = kept + added
+        if self._nursery is not None:
+            for watch in added:
+                self._nursery.start_soon(self._keep_looking, watch)
 
     async def settled(self) -> None:
         """Wait until every target has been looked at once: 2 s at most, much less when nothing is silent."""
@@ -197,17 +211,26 @@ class Scanner:
         return tuple(watch.status() for watch in self._watches if watch.target.configured or watch.up)
 
     async def _keep_looking(self, watch: _Watch) -> None:
-        await self._look(watch)
-        self._first_looks += 1
-        if self._first_looks == len(self._watches):
+        try:
+            with watch.scope:
+                await self._look(watch)
+                watch.looked = True
+                self._see_whether_settled()
+                while True:
+                    if not watch.silences:  # after a silence: again at once
+                        await trio.sleep(min(MIN_GAP_S, self._poll_s))
+                        with trio.move_on_after(max(self._poll_s - MIN_GAP_S, 0)):
+                            await watch.look_now.wait()
+                        watch.look_now = trio.Event()
+                    await self._look(watch)
+        finally:
+            self._registry.remove(watch.backend)
+            with trio.CancelScope(shield=True):
+                await watch.backend.aclose()
+
+    def _see_whether_settled(self) -> None:
+        if all(watch.looked for watch in self._watches):
             self._settled.set()
-        while True:
-            if not watch.silences:  # after a silence: again at once
-                await trio.sleep(min(MIN_GAP_S, self._poll_s))
-                with trio.move_on_after(max(self._poll_s - MIN_GAP_S, 0)):
-                    await watch.look_now.wait()
-                watch.look_now = trio.Event()
-            await self._look(watch)
 
     async def _look(self, watch: _Watch) -> None:
         began = trio.current_time()
@@ -235,11 +258,12 @@ class Scanner:
     def _found(self, watch: _Watch, provisions: Sequence[Provision]) -> None:
         if not watch.up:
             log.info("found %s: %d capabilities", watch.backend.name, len(provisions))
-        watch.up, watch.silences, watch.capabilities = True, 0, len(provisions)
+        watch.up, watch.silences = True, 0
+        watch.models = tuple(sorted({item.card.model or item.card.type for item in provisions}))
         self._registry.update(watch.backend, provisions)
 
     def _lost(self, watch: _Watch, reason: str) -> None:
         if watch.up:
             log.info("lost %s: %s", watch.backend.name, reason)
-        watch.up, watch.silences, watch.capabilities, watch.reason = False, 0, 0, reason
+        watch.up, watch.silences, watch.models, watch.reason = False, 0, (), reason
         self._registry.remove(watch.backend)

@@ -16,7 +16,7 @@ from atmosphere.capabilities.card import Card
 Vector = npt.NDArray[np.float32]
 
 NEUTRAL = 0.5
-"""The match of a card whose vector is not known (yet), and of every card when the intent has no text."""
+"""The match of a card whose vector is not known (yet): that of a card with nothing in common with the intent."""
 
 
 def card_texts(card: Card) -> list[str]:

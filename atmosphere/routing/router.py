@@ -49,11 +49,11 @@ class Router:
         started = self._env.monotonic()
         intent = self.resolve(intent)
         passed, filtered = self._filter(intent)
-        matches: Mapping[bytes, float] = {}
+        matches: Mapping[bytes, float] | None = None  # None: meaning has nothing to decide
         if intent.text and not intent.names_model and len({route.entry.card for route in passed}) > 1:
             matches = self.vectors.match(await self.embed(intent.text))
         candidates = heapq.nlargest(
-            CANDIDATES_KEPT, (self._candidate(intent, route, matches) for route in passed), key=_rank
+            CANDIDATES_KEPT, (self._candidate(route, matches) for route in passed), key=_rank
         )
         if intent.tool == EMBED_TOOL and candidates:  # vectors of two spaces must never be mixed by a failover
             space = candidates[0].card.space
@@ -103,9 +103,9 @@ class Router:
                 passed.append(route)
         return passed, {item.name: filtered[item.name] for item in FILTERS if filtered[item.name]}
 
-    def _candidate(self, intent: Intent, route: Route, matches: Mapping[bytes, float]) -> Candidate:
+    def _candidate(self, route: Route, matches: Mapping[bytes, float] | None) -> Candidate:
         node, card_id = route.node, route.entry.card
-        match = 1.0 if intent.names_model else matches.get(card_id, NEUTRAL)
+        match = 1.0 if matches is None else matches.get(card_id, NEUTRAL)
         values = factors(route, match, self.outcomes.reliability(node.peer, card_id))
         return Candidate(
             peer=node.peer,

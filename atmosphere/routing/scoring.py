@@ -2,7 +2,7 @@
 
     score = match * availability * locality * cost * reliability         every factor in (0, 1]
 
-- match: the card's fit (matching.py); 1 for a model asked for by name.
+- match: the card's fit (matching.py); 1 where meaning has nothing to decide: a model was named, one card is left.
 - availability: the seeds halve the score above 90 % load and take 0.7 above ten waiting calls; here both are smooth,
   so that two nodes never flip at a threshold: 1 - 0.5 load, times 1 / (1 + queue / 20).
 - locality: the seeds give 1.3 below 10 ms, 1.1 below 50 ms, 0.8 above 200 ms; divided by 1.3 to stay in (0, 1].
