@@ -49,7 +49,7 @@ async def echo(stream: Stream) -> None:
 async def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:
     """Wait until *condition* holds; fails after *seconds*. Real sockets give no better signal."""
     with trio.fail_after(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the state is another host's
             await trio.sleep(0.01)
 
 
@@ -163,13 +163,16 @@ async def _bare(client: Host, judge: Callable[[bytes], bool], max_connections: i
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            async with host.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]), background_trio_service(router):
-                async with background_trio_service(pubsub):
-                    await pubsub.wait_until_ready()
-                    pubsub.set_topic_validator(TOPIC, validate, False)
-                    await pubsub.subscribe(TOPIC)
-                    peer, address = split_peer(str(host.get_addrs()[0]))
-                    yield Victim(peer, address, handle, publish, received, by_itself)
+            async with (
+                host.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]),
+                background_trio_service(router),
+                background_trio_service(pubsub),
+            ):
+                await pubsub.wait_until_ready()
+                pubsub.set_topic_validator(TOPIC, validate, False)
+                await pubsub.subscribe(TOPIC)
+                peer, address = split_peer(str(host.get_addrs()[0]))
+                yield Victim(peer, address, handle, publish, received, by_itself)
         finally:
             pubsub.seen_messages.stop()
             gc.collect()
