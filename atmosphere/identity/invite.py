@@ -105,7 +105,7 @@ def create_offline_invite(
 
 def _sealed(wire: Wire, key: SigningKey, addresses: Iterable[str], limit: int) -> Invite:
     own = f"/p2p/{PeerId.from_public_key(key.verify_key.encode())}"
-    wanted = [Multiaddr(address.removesuffix(own)).to_bytes() for address in addresses][:MAX_ADDRESSES]
+    wanted = [_to_bytes(address.removesuffix(own)) for address in addresses][:MAX_ADDRESSES]
     if not wanted:
         raise IdentityError(Reason.MALFORMED, "an invite needs an address of this node: start it, or name one")
     while True:
@@ -182,6 +182,13 @@ def _offline_scopes(wire: Wire) -> tuple[str, ...]:
     if above.not_after != wire.expires:
         raise IdentityError(Reason.MALFORMED, "an offline invite that expires at another time than its chain")
     return above.scopes
+
+
+def _to_bytes(address: str) -> bytes:
+    try:
+        return Multiaddr(address).to_bytes()
+    except Exception as error:  # the library raises many types, each for text that is no address
+        raise IdentityError(Reason.MALFORMED, f"not an address: {address!r}. Write it like /ip4/1.2.3.4/tcp/5") from error
 
 
 def _address(raw: bytes, inviter: PeerId) -> str:

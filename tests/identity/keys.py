@@ -41,8 +41,8 @@ def link(
     """A signed link, also one that the library would refuse to make."""
     number = hashlib.sha256(f"{signer}{subject}{kind}".encode()).digest()[:16] if serial is None else serial
     payload = Wire(
-        version=version, serial=number, kind=Wire.Kind.ValueType(kind), mesh=mesh, subject=public(subject), scopes=scopes,
-        not_before=begins, not_after=ends, name=name,
+        version=version, serial=number, kind=Wire.Kind.ValueType(kind), mesh=mesh, subject=public(subject),
+        scopes=scopes, not_before=begins, not_after=ends, name=name,
     ).SerializeToString()
     return sign(domain, payload, key(signer), name_signer=False)
 
