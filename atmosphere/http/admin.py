@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 from quart import Blueprint, Response
 
+from atmosphere import config
 from atmosphere.config import BackendConfig, ConfigError
 from atmosphere.http.errors import HttpError, invalid
 from atmosphere.http.port import HttpNode
 from atmosphere.http.requests import only, positive, required, text
 from atmosphere.http.routes import answer, read_object
 from atmosphere.http.views import plain
+from atmosphere.identity import IdentityError
 
 DEFAULT_EXPIRES_S = 3600.0
 KINDS = ("openai", "ollama")
@@ -35,7 +39,7 @@ def create(node: HttpNode) -> Blueprint:
         expires_s = positive(body, "expires_s") or DEFAULT_EXPIRES_S
         try:
             invitation = node.create_invite(uses, expires_s)
-        except ValueError as error:
+        except (IdentityError, ValueError) as error:
             raise HttpError(409, str(error), "cannot_invite") from error
         return answer({"invite": invitation, "expires_at": node.env.now() + expires_s, "uses": uses})
 
@@ -78,10 +82,14 @@ def create(node: HttpNode) -> Blueprint:
         if kind not in KINDS:
             raise invalid(f"'kind' must be one of {', '.join(KINDS)}", "kind")
         backend = BackendConfig(required(body, "url"), kind, text(body, "key_env"))
+        if any(known.url == backend.url for known in config.load(node.home).backends):
+            raise HttpError(409, f"{backend.url} is a backend of this node already; to change it, remove it first",
+                            "backend_exists", "url")
         try:
             await node.add_backend(backend)
         except (ConfigError, ValueError) as error:
             raise invalid(str(error), "url") from error
+        _keep(node.home, lambda kept: (*kept, backend))
         return answer({"added": backend.url})
 
     @blueprint.delete("/backends")
@@ -89,10 +97,17 @@ def create(node: HttpNode) -> Blueprint:
         body = await read_object()
         only(body, "url")
         url = required(body, "url")
-        try:
-            await node.remove_backend(url)
-        except (ConfigError, ValueError, KeyError) as error:
-            raise HttpError(404, f"{url} is not a backend of this node: {error}", "backend_not_found", "url") from error
+        if all(known.url != url for known in config.load(node.home).backends):
+            raise HttpError(404, f"{url} is not in config.yaml; GET /v1/admin/backends lists the backends",
+                            "backend_not_found", "url")
+        await node.remove_backend(url)
+        _keep(node.home, lambda kept: tuple(known for known in kept if known.url != url))
         return answer({"removed": url})
 
     return blueprint
+
+
+def _keep(home: Path, change: Callable[[tuple[BackendConfig, ...]], tuple[BackendConfig, ...]]) -> None:
+    """Write the changed list of backends to config.yaml; a few hundred bytes, so not in a thread."""
+    settings = config.load(home)
+    config.save(home, dataclasses.replace(settings, backends=change(settings.backends)))

@@ -10,7 +10,6 @@ import base64
 import json
 import logging
 from collections.abc import Callable
-from contextlib import aclosing
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
@@ -189,10 +188,9 @@ class _Reply:
         self._streaming = True
         if self._job.extension.explain:
             await send({"type": "http.response.body", "body": _explaining_chunk(execution), "more_body": True})
-        async with aclosing(execution.pieces()) as pieces:
-            async for piece in pieces:
-                await send({"type": "http.response.body", "body": b"data: " + _one_line(piece) + b"\n\n",
-                            "more_body": True})
+        while (piece := await execution.next_piece()) is not None:
+            await send({"type": "http.response.body", "body": b"data: " + _one_line(piece) + b"\n\n",
+                        "more_body": True})
         result = await execution.result()
         tail = b"data: [DONE]\n\n"
         if result and self._job.names_result:

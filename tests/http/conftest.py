@@ -67,7 +67,7 @@ def serving() -> Serving:
     async def start(work: Work = echo, limits: Limits = LIMITS) -> AsyncIterator[Served]:
         with tempfile.TemporaryDirectory() as folder:
             async with trio.open_nursery() as nursery:
-                node = FakeNode(nursery, work)
+                node = FakeNode(nursery, work, Path(folder))
                 stopped = trio.Event()
 
                 async def run(task_status: trio.TaskStatus[Bound]) -> None:

@@ -14,6 +14,7 @@ import trio
 from atmosphere.capabilities.card import Card
 from atmosphere.config import BackendConfig, Config
 from atmosphere.env import SystemEnv
+from atmosphere.mesh.views import CapabilityRef, CapabilityView, NodeView
 from atmosphere.routing.decision import Candidate, Decision
 from atmosphere.routing.intent import Intent
 from atmosphere.work.execution import Execution
@@ -26,39 +27,6 @@ CARD = Card(type="llm/chat", description="a model", model="tiny")
 
 Emit = Callable[[bytes], Awaitable[None]]
 Work = Callable[[Intent, bytes, Emit], Awaitable[bytes]]
-
-
-@dataclass(frozen=True)
-class CapabilityRef:
-    id: str
-    type: str
-    model: str
-
-
-@dataclass(frozen=True)
-class NodeView:
-    name: str
-    peer_id: str
-    state: str
-    path: str
-    rtt_ms: float | None
-    load: float
-    capabilities: tuple[CapabilityRef, ...]
-    last_seen_s: float
-    reason: str
-
-
-@dataclass(frozen=True)
-class CapabilityView:
-    id: str
-    type: str
-    model: str
-    description: str
-    tools: tuple[str, ...]
-    inputs: tuple[str, ...]
-    features: tuple[str, ...]
-    space: str
-    nodes: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -102,6 +70,7 @@ class FakeNode:
 
     nursery: trio.Nursery
     work: Work
+    home: Path = Path("/nonexistent")
     config: Config = field(default_factory=lambda: Config(aliases={"small": "tiny"}, grace_s=0.3))
 
     def __post_init__(self) -> None:
@@ -192,8 +161,6 @@ class FakeNode:
         self._backends.append(backend)
 
     async def remove_backend(self, url: str) -> None:
-        if url not in [backend.url for backend in self._backends]:
-            raise ValueError("it is not in config.yaml")
         self._backends = [backend for backend in self._backends if backend.url != url]
 
     def backends(self) -> list[BackendConfig]:

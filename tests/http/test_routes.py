@@ -12,6 +12,7 @@ import httpx2
 import pytest
 import trio
 
+from atmosphere.config import BackendConfig, load
 from atmosphere.http.server import ServeError, serve
 from atmosphere.routing.intent import Intent
 from tests.http.conftest import Served, Serving
@@ -100,13 +101,16 @@ async def test_owner_routes(serving: Serving) -> None:
         assert (await control.post("/v1/admin/invite", json={"uses": 2})).json()["invite"] == "INVITE2"
         assert (await control.post("/v1/admin/invite", json={"uses": 9})).status_code == 409
         assert (await control.post("/v1/admin/invite", json={"uses": True})).status_code == 400
-        backend = {"url": "http://127.0.0.1:9/v1", "kind": "openai", "key_env": None}
+        backend: Any = {"url": "http://127.0.0.1:9/v1", "kind": "openai", "key_env": None}
         assert (await control.post("/v1/admin/backends", json=backend)).status_code == 200
+        assert (await control.post("/v1/admin/backends", json=backend)).status_code == 409
+        assert load(served.node.home).backends == (BackendConfig(backend["url"]),)
         assert (await control.get("/v1/admin/backends")).json()["backends"] == [backend]
         gone = await control.request("DELETE", "/v1/admin/backends", json={"url": "http://other"})
         assert gone.status_code == 404
         await control.request("DELETE", "/v1/admin/backends", json={"url": backend["url"]})
         assert (await control.get("/v1/admin/backends")).json() == {"backends": []}
+        assert load(served.node.home).backends == ()
         assert (await control.post("/v1/admin/knowledge", json={"path": "/missing"})).status_code == 400
         assert (await control.post("/v1/admin/knowledge", json={"path": "relative"})).status_code == 400
         assert (await control.post("/v1/admin/knowledge", json={"path": "/docs"})).json()["type"] == "/docs"
