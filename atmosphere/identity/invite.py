@@ -188,7 +188,8 @@ def _to_bytes(address: str) -> bytes:
     try:
         return Multiaddr(address).to_bytes()
     except Exception as error:  # the library raises many types, each for text that is no address
-        raise IdentityError(Reason.MALFORMED, f"not an address: {address!r}. Write it like /ip4/1.2.3.4/tcp/5") from error
+        message = f"not an address: {address!r}; write it like /ip4/1.2.3.4/tcp/5"
+        raise IdentityError(Reason.MALFORMED, message) from error
 
 
 def _address(raw: bytes, inviter: PeerId) -> str:
