@@ -84,7 +84,8 @@ def ask(client: OpenAI, names: dict[str, str], kind: str, question: str) -> str:
 
 def where(headers: Any) -> str:
     """The reason in short, from the response headers."""
-    return (f"{headers['x-atmosphere-capability']}, path {headers['x-atmosphere-path']}, "
+    card, kind = headers["x-atmosphere-capability"].split()
+    return (f"{kind} (card {card[:8]}), path {headers['x-atmosphere-path']}, "
             f"routed in {headers['x-atmosphere-route-ms']} ms")
 
 

@@ -20,8 +20,8 @@ from atmosphere.node import Node, open_node
 from atmosphere.store import StoreError
 from transports.errors import ListenError
 
-FIRST_LOOK_S = 1.0
-"""How long the words at the start wait for the first look around: model servers on this machine, nodes near by."""
+FIRST_LOOK_S = 0.5
+"""How long the words at the start wait for the first look around, so that all is said within two seconds."""
 EXPECTED = (ListenError, ServeError, IdentityError, StoreError, EmbedderError)
 """What an owner can put right; their texts say how."""
 KILLED = 130
@@ -93,26 +93,31 @@ async def _heed(signals: AsyncIterator[int], stop: trio.Event) -> None:
 
 
 async def _announce(node: Node, bound: Bound) -> None:
-    """Say once what this node is, where it listens, what it found and how others get in."""
+    """Say once what this node is, where it listens, how others get in and what it found; then be quiet."""
+    for line in introduction(node, bound.url):
+        click.echo(line)
     with trio.move_on_after(FIRST_LOOK_S):
-        await node.stop_requested.wait()
-    if node.stop_requested.is_set():
-        return
-    for line in announcement(node, bound.url):
+        await node.scanner.settled()
+    for line in findings(node):
         click.echo(line)
 
 
-def announcement(node: Node, url: str) -> Iterator[str]:
-    """The lines that ``run`` prints when the node is up."""
-    yield f"Node {node.name} ({node.peer_id}) of mesh {node.mesh_name}"
+def introduction(node: Node, url: str) -> Iterator[str]:
+    """Who this node is, where it listens, how others get in."""
+    yield f"Node {node.name}  {node.peer_id}"
+    yield f"Mesh {node.mesh_name}  {node.mesh_id}"
     for address in node.addresses():
         yield f"  listens on  {address}"
     yield f"  OpenAI API  {url}/v1"
-    usable = [view for view in node.backends() if view.models]
-    for view in usable:
+    yield "  invite      `atmosphere-p2p invite` prints what `atmosphere-p2p join` takes on another machine"
+
+
+def findings(node: Node) -> Iterator[str]:
+    """What a first look around has shown: model servers on this machine, nodes of the mesh."""
+    servers = [view for view in node.backends() if view.models]
+    for view in servers:
         yield f"  found       {view.kind} at {view.url}: {', '.join(view.models)}"
-    if not usable:
+    if not servers:
         yield "  found       no model server on this machine; `atmosphere-p2p backend add URL` names one"
     others = [view.name for view in node.status().nodes if view.path != "local" and view.state == "online"]
     yield f"  nodes       {', '.join(others) or 'none other yet'}"
-    yield "  invite      `atmosphere-p2p invite` prints what `atmosphere-p2p join` takes on another machine"

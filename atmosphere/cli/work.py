@@ -36,10 +36,12 @@ def ask(home: Home, intent: str, model: str | None, kind: str | None) -> None:
         **_constraints(type=kind),
     }
     with control.stream("POST", "/v1/chat/completions", body) as response:
-        for event in events(response):
-            for choice in event.get("choices", ()):
-                click.echo(choice.get("delta", {}).get("content") or "", nl=False)
-        click.echo()
+        try:
+            for event in events(response):
+                for choice in event.get("choices", ()):
+                    click.echo(choice.get("delta", {}).get("content") or "", nl=False)
+        finally:
+            click.echo()
         route = Route.of(response)
     elapsed_ms = (SystemEnv().monotonic() - began) * 1000
     click.echo(f"-- {_went(control, route)}, {elapsed_ms:.0f} ms ({route.overhead_ms} ms of them overhead)", err=True)
@@ -99,7 +101,7 @@ def _print_decision(decision: dict[str, Any]) -> None:
 @click.option("--node", metavar="PEER", help="On this node and no other: its peer id, or its name if that is unique.")
 @pass_home
 def call(home: Home, capability: str, tool: str, arguments: dict[str, Any], node: str | None) -> None:
-    """Call any TOOL of the mesh: by capability type (`system/health`) or card id.
+    """Call any TOOL of the mesh by hand: by capability type (`system/health`) or card id.
 
     Prints the result as JSON.
     """
