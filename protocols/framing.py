@@ -182,6 +182,11 @@ class FrameReader:
         begun = self._decoder.pending
         return f"<FrameReader of {self._stream!r}, {len(self._ready)} frames ready, {begun} bytes begun>"
 
+    @property
+    def begun(self) -> bool:
+        """Whether part of a frame has come and the rest not."""
+        return self._decoder.pending > 0
+
     async def read(self) -> bytes | None:
         """The next payload; None once the peer has ended the stream at a frame border.
 

@@ -74,6 +74,10 @@ class CallLimits:
     open_timeout: float = 15.0
     """For dialling and opening a stream, within the call's own deadline."""
 
+    watch: float = 30.0
+    """How often a stream is looked at for the idle and write times above, so they are exact to this much: one timer for
+    each stream, where a cancel scope around every write and every pause cost 10 % of a call."""
+
     max_call: float = 3600.0
     """The longest deadline, and the one of a call that names none: long generations on small machines."""
 

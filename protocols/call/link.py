@@ -43,7 +43,7 @@ class Link:
         self._last_number = 0
         self._ended = False
         self._why = "this node's call client was stopped"
-        self._idle_scope = trio.CancelScope(deadline=trio.current_time() + limits.idle_caller)
+        self._idle_since = trio.current_time()  # of no meaning while there are calls
 
     def __repr__(self) -> str:
         return f"<Link to {self._stream.peer.short}, {len(self.calls)} calls, usable={self.usable}>"
@@ -51,15 +51,11 @@ class Link:
     @property
     def usable(self) -> bool:
         """Not broken, not closing, and with call ids left."""
-        if self._ended or self.writer.broken or self._last_number == MAX_CALL_ID:
-            return False
-        return not self._idle_scope.cancel_called
+        return not (self._ended or self.writer.broken or self._last_number == MAX_CALL_ID)
 
     def start(self, call: OutgoingCall) -> None:
         """Queue the Open of *call*."""
         self._last_number = number = self._last_number + 1
-        if not self.calls:
-            self._idle_scope.deadline = float("inf")
         self.calls[number] = call
         call.link, call.number = self, number
         message = pb.Open(
@@ -84,17 +80,15 @@ class Link:
 
     def _rest(self) -> None:
         if not self.calls:
-            self._idle_scope.deadline = trio.current_time() + self._limits.idle_caller
+            self._idle_since = trio.current_time()
 
     async def run(self) -> None:
-        clean = False
+        """Serve the calls until the stream ends, is idle, or stalls; then it is closed and its calls have failed."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, nursery.cancel_scope)
-                self._why = await self._read()
-                self._ended = True
-                clean = not self._why
-                nursery.cancel_scope.cancel()
+                nursery.start_soon(self._watch, nursery.cancel_scope)
+                self._end(await self._read(), nursery.cancel_scope)
         finally:
             self._ended = True
             self.writer.abandon()
@@ -102,40 +96,52 @@ class Link:
                 call.lost(self._why)
             self.calls.clear()
             with trio.CancelScope(shield=True):
-                await (self._stream.close() if clean else self._stream.reset())
+                await (self._stream.reset() if self._why else self._stream.close())
+
+    def _end(self, why: str, scope: trio.CancelScope) -> None:
+        """Take no more calls, and have :meth:`run` end. *why* is for the calls still open; empty: it was idle."""
+        self._why = why
+        self._ended = True
+        scope.cancel()
 
     async def _write(self, scope: trio.CancelScope) -> None:
         try:
             await self.writer.run()
         except StreamClosed as error:
-            self._why = str(error)
-            scope.cancel()
+            self._end(str(error), scope)
+
+    async def _watch(self, scope: trio.CancelScope) -> None:
+        limits = self._limits
+        while True:
+            await trio.sleep(limits.watch)
+            if self.writer.stalled:
+                self._end(f"the peer has read nothing for {limits.write_timeout:g} s", scope)
+            elif not self.calls and trio.current_time() - self._idle_since >= limits.idle_caller:
+                self._end("", scope)
 
     async def _read(self) -> str:
-        """Hand frames to their calls until the stream ends. Returns why it ended; nothing when it was idle."""
+        """Hand frames to their calls until the stream ends. Returns why it ended."""
         reader, calls = self._reader, self.calls
-        with self._idle_scope:
-            try:
-                while True:
-                    payload = await reader.read()
-                    if payload is None:
-                        return "the peer ended the stream"
-                    frame = parse_frame(payload)
-                    number = frame.call
-                    call = calls.get(number)
-                    if call is not None:
-                        if call.take(frame.WhichOneof("body"), frame):
-                            del calls[number]
-                            self._rest()
-                    elif number == 0:
-                        return f"the peer refused the stream: {call_error(frame.error).message}"
-                    elif number > self._last_number:
-                        raise ProtocolViolation(f"a frame for call {number}, which was never opened")
-            except StreamClosed as error:
-                self._counters.streams_lost += 1
-                return str(error)
-            except (FrameError, ProtocolViolation) as violation:
-                self._counters.streams_lost += 1
-                logger.warning("call stream to %s dropped: %s", self._stream.peer, violation)
-                return f"the peer broke the protocol: {violation}"
-        return ""
+        try:
+            while True:
+                payload = await reader.read()
+                if payload is None:
+                    return "the peer ended the stream"
+                frame = parse_frame(payload)
+                number = frame.call
+                call = calls.get(number)
+                if call is not None:
+                    if call.take(frame.WhichOneof("body"), frame):
+                        del calls[number]
+                        self._rest()
+                elif number == 0:
+                    return f"the peer refused the stream: {call_error(frame.error).message}"
+                elif number > self._last_number:
+                    raise ProtocolViolation(f"a frame for call {number}, which was never opened")
+        except StreamClosed as error:
+            self._counters.streams_lost += 1
+            return str(error)
+        except (FrameError, ProtocolViolation) as violation:
+            self._counters.streams_lost += 1
+            logger.warning("call stream to %s dropped: %s", self._stream.peer, violation)
+            return f"the peer broke the protocol: {violation}"

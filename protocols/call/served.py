@@ -99,14 +99,16 @@ class ServedStream:
         self._reader = FrameReader(stream, service.limits.max_frame, service.limits.frame_timeout)
         self._open: dict[int, _Running] = {}
         self._unaccepted = trio.Event()
-        self._idle_scope = trio.CancelScope(deadline=trio.current_time() + service.limits.first_frame)
+        self._idle_since = trio.current_time()  # of no meaning while calls are open
+        self._idle_limit = service.limits.first_frame
+        self._clean = False
         self._nursery: trio.Nursery
 
     async def run(self) -> None:
-        clean = False
         try:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._write)
+                self._nursery.start_soon(self._watch)
                 self._nursery.start_soon(self._send_accepted)
                 reason: str | None
                 if self._use.streams > self._limits.streams_per_peer:
@@ -117,12 +119,12 @@ class ServedStream:
                     running.scope.cancel()
                 if reason is not None:
                     await self._say_goodbye(reason)
-                clean = reason is None
+                self._clean = reason is None
                 self._nursery.cancel_scope.cancel()
         finally:
             self._writer.abandon()
             with trio.CancelScope(shield=True):
-                await (self._stream.close() if clean else self._stream.reset())
+                await (self._stream.close() if self._clean else self._stream.reset())
 
     async def _write(self) -> None:
         try:
@@ -130,24 +132,32 @@ class ServedStream:
         except StreamClosed:
             self._nursery.cancel_scope.cancel()
 
+    async def _watch(self) -> None:
+        """End the stream when it is idle, or when its peer does not read."""
+        while True:
+            await trio.sleep(self._limits.watch)
+            idle = not self._open and not self._reader.begun  # a large first frame may take longer; it has its own limit
+            idle = idle and trio.current_time() - self._idle_since >= self._idle_limit
+            if idle or self._writer.stalled:
+                self._clean = idle
+                self._nursery.cancel_scope.cancel()
+
     async def _read(self) -> str | None:
         """Take frames in until the stream ends. Returns what the peer did wrong, or None."""
         reader, writer, take = self._reader, self._writer, self._take
-        with self._idle_scope:
-            try:
-                while True:
-                    payload = await reader.read()
-                    if payload is None:
-                        return None
-                    take(payload)
-                    if writer.full:  # a caller that does not read its answers may not ask on
-                        await writer.wait_for_room()
-            except (FrameError, ProtocolViolation) as violation:
-                return str(violation)
-            except StreamClosed:
-                self._nursery.cancel_scope.cancel()
-                return None
-        return None  # idle
+        try:
+            while True:
+                payload = await reader.read()
+                if payload is None:
+                    return None
+                take(payload)
+                if writer.full:  # a caller that does not read its answers may not ask on
+                    await writer.wait_for_room()
+        except (FrameError, ProtocolViolation) as violation:
+            return str(violation)
+        except StreamClosed:
+            self._nursery.cancel_scope.cancel()
+            return None
 
     def _take(self, payload: bytes) -> None:
         frame = parse_frame(payload)
@@ -238,8 +248,7 @@ class ServedStream:
         self._writer.send(error_frame(number, error, self._service.load_now()))
 
     def _admit(self, running: _Running) -> None:
-        if not self._open:
-            self._idle_scope.deadline = float("inf")
+        self._idle_limit = self._limits.idle_callee
         self._open[running.number] = running
         self._use.calls += 1
         self._use.args_bytes += running.args_bytes
@@ -254,7 +263,7 @@ class ServedStream:
         service.calls -= 1
         service.served += 1
         if not self._open:
-            self._idle_scope.deadline = trio.current_time() + self._limits.idle_callee
+            self._idle_since = trio.current_time()
         if not service.calls:
             service.idle.set()
             service.idle = trio.Event()

@@ -17,7 +17,7 @@ import trio
 
 from protocols.call.limits import CallLimits
 from protocols.framing import encode_length
-from transports.stream import Stream, StreamClosed
+from transports.stream import Stream
 
 
 class FrameWriter:
@@ -34,6 +34,7 @@ class FrameWriter:
         self._room = trio.Event()
         self._waiting_for_room = 0
         self._finishing = False
+        self._began: float | None = None  # the write under way
         self._ended = trio.Event()
         self.broken = False
 
@@ -44,6 +45,11 @@ class FrameWriter:
     def full(self) -> bool:
         """Whether who would queue more than a few bytes should :meth:`wait_for_room` first."""
         return self._size > self._limits.queued_bytes
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the peer has let one write wait for *write_timeout*: it is to be given up."""
+        return self._began is not None and trio.current_time() - self._began >= self._limits.write_timeout
 
     def send(self, payload: bytes) -> int:
         """Queue one frame; returns its ordinal for :meth:`was_sent`. Never waits; dropped once the stream is broken."""
@@ -81,7 +87,7 @@ class FrameWriter:
         self._room.set()
 
     async def run(self) -> None:
-        """Write until :meth:`finish`. Raises StreamClosed: the peer is gone, or reads nothing for *write_timeout*."""
+        """Write until :meth:`finish`. Raises StreamClosed when the peer is gone."""
         queue, stream, limits = self._queue, self._stream, self._limits
         try:
             while True:
@@ -101,10 +107,9 @@ class FrameWriter:
                 data = b"".join(batch)
                 batch.clear()
                 self._handed_over += frames
-                with trio.move_on_after(limits.write_timeout) as scope:
-                    await stream.write(data)
-                if scope.cancelled_caught:
-                    raise StreamClosed(f"the peer has read nothing for {limits.write_timeout:g} s")
+                self._began = trio.current_time()
+                await stream.write(data)
+                self._began = None
                 self._size -= size
                 if self._waiting_for_room and self._size <= limits.queued_bytes:
                     self._room.set()

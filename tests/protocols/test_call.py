@@ -79,7 +79,7 @@ async def test_a_busy_stream_gets_company_up_to_a_bound_and_then_calls_are_refus
 async def test_an_idle_stream_is_closed_and_the_next_call_opens_another(autojump_clock: MockClock) -> None:
     async with line(echo) as joined:
         await joined.client.request(BOB, CARD, "echo", b"1")
-        await trio.sleep(CallLimits().idle_caller + 1)
+        await trio.sleep(CallLimits().idle_caller + CallLimits().watch + 1)
         assert joined.client.statistics().streams == 0
         assert joined.client.statistics().peers == 0
         assert joined.server.statistics().streams == 0
