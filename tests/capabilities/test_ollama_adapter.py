@@ -12,6 +12,7 @@ from atmosphere.capabilities.adapters.ollama import OllamaBackend, model_card
 from atmosphere.capabilities.backend import BackendGone, ToolCall
 from atmosphere.capabilities.card import Card
 from protocols.call import CallError, Code
+from tests.backends.http_server import Log, Reply, Request
 from tests.backends.ollama_server import DEFAULT_MODELS, Model, OllamaServer
 from tests.backends.openai_server import OpenAIServer, vector_of
 from tests.backends.running import Running, running
@@ -181,3 +182,18 @@ def test_an_old_server_without_capabilities() -> None:
     card = model_card("llama3", chats)
     assert card is not None
     assert card.type == "llm/chat"
+
+
+@pytest.mark.parametrize("answer", [b"[]", b"{", b'{"message": 1}', b'{"embeddings": [["a"]]}', b'{"embeddings": [1]}'])
+@pytest.mark.parametrize("tool", ["chat", "embed"])
+async def test_an_answer_of_another_shape_is_the_backends_error(answer: bytes, tool: str) -> None:
+    async def odd(_request: Request, reply: Reply, _log: Log) -> None:
+        await reply.bytes(answer, content_type="application/json")
+
+    async with running(odd) as run:
+        backend = OllamaBackend(run.url)
+        card = model_card("m", {"capabilities": ["completion"]})
+        assert card is not None
+        error = await failure(backend, card, tool, messages=user("x"), input="x", encoding_format="base64")
+        assert error.code is Code.BACKEND
+        await backend.aclose()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from atmosphere.capabilities.adapters.ollama_wire import (
     AnswerWriter,
@@ -222,3 +225,19 @@ def test_a_completion() -> None:
 )
 def test_times(text: str | None, seconds: int) -> None:
     assert created({"created_at": text}) == seconds
+
+
+WORDS = ["role", "content", "type", "text", "image_url", "url", "tool_calls", "function", "name", "arguments", "schema"]
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4),
+    max_leaves=12,
+)
+FIELDS = ["messages", "n", "tools", "tool_choice", "response_format", "options", "stop", "prompt", "best_of", "input"]
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), anything, max_size=5))
+def test_any_body_is_translated_or_refused_never_a_crash(body: dict[str, Any]) -> None:
+    for translate in (chat_request, generate_request, embed_request):
+        with suppress(CallError):
+            translate(body, "m")

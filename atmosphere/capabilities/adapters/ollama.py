@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import Any
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import trio
 
@@ -29,6 +30,8 @@ from atmosphere.capabilities.sse import EVENT_MAX_BYTES
 from atmosphere.capabilities.upstream import Answer, Upstream, UpstreamError, UpstreamTimeout
 from atmosphere.embedding.embedder import Space
 from protocols.call.errors import CallError, Code
+
+T = TypeVar("T")
 
 
 class OllamaBackend(Backend):
@@ -102,16 +105,13 @@ class OllamaBackend(Backend):
             await self._stream(path, request, writer, emit)
             return b""
         answer = await self._post(path, request)
-        return _encode(writer.whole(self._parse(answer.body)))
+        return _encode(self._translate(writer.whole, answer.body))
 
     async def _embed(self, model: str, body: dict[str, Any]) -> bytes:
         request = _encode(ollama_wire.embed_request(body, model))
         answer = await self._post("/api/embed", request)
         encoding = str(body.get("encoding_format") or "float")
-        try:
-            return _encode(ollama_wire.embed_answer(self._parse(answer.body), model, encoding))
-        except (ValueError, TypeError) as error:
-            raise CallError(Code.BACKEND, f"{self.name}: /api/embed answered something else: {error}") from error
+        return _encode(self._translate(lambda part: ollama_wire.embed_answer(part, model, encoding), answer.body))
 
     async def _post(self, path: str, request: bytes) -> Answer:
         try:
@@ -135,7 +135,7 @@ class OllamaBackend(Backend):
                         raise CallError(Code.BACKEND, f"{self.name}: the stream broke: a line without end")
                     for line in lines:
                         if line.strip():
-                            for chunk in writer.chunks(self._parse(line)):
+                            for chunk in self._translate(writer.chunks, line):
                                 await emit(_encode(chunk))
                                 emitted = True
                 if writer.done:
@@ -146,6 +146,14 @@ class OllamaBackend(Backend):
         if not writer.done:
             message = f"{self.name}: the stream broke: it ended before the answer was finished"
             raise CallError(Code.BACKEND, message, retryable=not emitted)
+
+    def _translate(self, translate: Callable[[dict[str, Any]], T], line: bytes) -> T:
+        """*translate* one JSON object of an answer; one of another shape than documented is the backend's error."""
+        part = self._parse(line)
+        try:
+            return translate(part)
+        except (TypeError, ValueError, AttributeError, LookupError, struct.error) as error:
+            raise CallError(Code.BACKEND, f"{self.name}: its answer has an unknown shape: {error}") from error
 
     def _parse(self, line: bytes) -> dict[str, Any]:
         """One JSON object of an answer; an error in it is raised."""

@@ -220,7 +220,10 @@ class AnswerWriter:
         return chunks
 
     def whole(self, part: JsonObject) -> JsonObject:
-        """The OpenAI object for an answer that was not streamed."""
+        """The OpenAI object for an answer that was not streamed. Raises ValueError when it holds none."""
+        expected = "message" if self._chat else "response"
+        if expected not in part:
+            raise ValueError(f"no {expected!r} in the answer")
         self.done = bool(part.get("done"))
         content = self._delta(part, stream=False)
         choice: JsonObject = {"index": 0, "finish_reason": self._finish(part)}
