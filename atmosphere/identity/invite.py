@@ -186,7 +186,7 @@ def _offline_scopes(wire: Wire) -> tuple[str, ...]:
 
 def _to_bytes(address: str) -> bytes:
     try:
-        return Multiaddr(address).to_bytes()
+        return bytes(Multiaddr(address).to_bytes())
     except Exception as error:  # the library raises many types, each for text that is no address
         message = f"not an address: {address!r}; write it like /ip4/1.2.3.4/tcp/5"
         raise IdentityError(Reason.MALFORMED, message) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import trio
 from hypothesis import given
@@ -67,10 +69,8 @@ def test_reply_round_trip(reply: Reply) -> None:
 @given(st.binary(max_size=100))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     for decode in (decode_request, decode_reply):
-        try:
+        with suppress(JoinError):
             decode(data)
-        except JoinError as error:
-            assert str(error)
 
 
 @pytest.mark.parametrize(("payload", "words"), [
