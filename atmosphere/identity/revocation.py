@@ -186,16 +186,16 @@ class RevocationSet:
 
     def is_revoked(self, credential: Credential) -> bool:
         """Whether the membership (or issuer) itself, its key, or an issuer above it was struck by one who may."""
-        if not self._entries:
-            return False
         entries = self._entries
-        level = credential.level
+        if not entries:
+            return False
         for key in ((Target.MEMBERSHIP, credential.serial), (Target.PEER, credential.peer.public_key)):
             entry = entries.get(key)
-            if entry is not None and entry.level <= level:
+            if entry is not None and entry.level <= credential.level:
                 return True
         for number, link in enumerate(credential.links, 1):
-            entry = entries.get((Target.ISSUER, link.subject.public_key))
-            if entry is not None and entry.level < number and link.kind is not Kind.MEMBERSHIP:
-                return True
+            if link.kind is not Kind.MEMBERSHIP:
+                entry = entries.get((Target.ISSUER, link.subject.public_key))
+                if entry is not None and entry.level < number:
+                    return True
         return False
