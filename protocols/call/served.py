@@ -136,7 +136,7 @@ class ServedStream:
         """End the stream when it is idle, or when its peer does not read."""
         while True:
             await trio.sleep(self._limits.watch)
-            idle = not self._open and not self._reader.begun  # a large first frame may take longer; it has its own limit
+            idle = not self._open and not self._reader.begun  # a large frame under way has a time limit of its own
             idle = idle and trio.current_time() - self._idle_since >= self._idle_limit
             if idle or self._writer.stalled:
                 self._clean = idle
