@@ -9,6 +9,7 @@ cost more than what it loads.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import selectors
 import socket
@@ -55,12 +56,16 @@ def run(port: int, connections: int, seconds: float, model: str, stream: bool) -
     latencies: list[float] = []
     answered = 0
     with selectors.DefaultSelector() as selector:
-        for _ in range(connections):
+
+        def connect(began: float) -> None:
             sock = socket.create_connection(("127.0.0.1", port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             selector.register(sock, selectors.EVENT_READ)
-            clients[sock] = Client(time.perf_counter())
+            clients[sock] = Client(began)
             sock.sendall(message)
+
+        for _ in range(connections):
+            connect(time.perf_counter())
         counted_from = time.perf_counter() + WARM_UP_S
         end = counted_from + seconds
         while (now := time.perf_counter()) < end:
@@ -68,9 +73,18 @@ def run(port: int, connections: int, seconds: float, model: str, stream: bool) -
                 sock = key.fileobj
                 assert isinstance(sock, socket.socket)
                 client = clients[sock]
-                part = sock.recv(65536)
+                try:
+                    part = sock.recv(65536)
+                except ConnectionResetError:
+                    part = b""
                 if not part:
-                    raise Failed("the server closed a connection")
+                    if client.received:
+                        raise Failed("the server closed a connection within an answer")
+                    selector.unregister(sock)  # some servers close after a number of requests: that costs them time
+                    clients.pop(sock)
+                    sock.close()
+                    connect(client.began)
+                    continue
                 client.received += part
                 if complete(client.received):
                     now = time.perf_counter()
@@ -78,7 +92,8 @@ def run(port: int, connections: int, seconds: float, model: str, stream: bool) -
                     if client.began >= counted_from:
                         latencies.append((now - client.began) * 1000)
                     clients[sock] = Client(now)
-                    sock.sendall(message)
+                    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # closed: seen at the next read
+                        sock.sendall(message)
         for sock in clients:
             sock.close()
     latencies.sort()
