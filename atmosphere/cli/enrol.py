@@ -8,6 +8,7 @@ from pathlib import Path
 import trio
 
 from atmosphere.cli.home import Failure
+from atmosphere.cli.logs import configure
 from atmosphere.env import Env, SystemEnv
 from atmosphere.identity import HomeError, Identity, IdentityError, Invite, Keyring, accept_enrolment, enrol_offline
 from protocols.join.client import ask
@@ -55,16 +56,16 @@ def granted(invite: Invite, keyring: Keyring, reply: Reply, env: Env) -> tuple[s
 
 async def _ask_inviter(invite: Invite, seed: bytes, request: Enrol) -> Reply:
     """Connect with a host that lives for this question only."""
-    tried = ", ".join(address.partition("/p2p/")[0] for address in invite.addresses)
+    configure("error")  # what the transports would log is in the errors below
     async with open_host(HostConfig(), seed) as host:
         try:
             with trio.fail_after(CONNECT_S):
                 await host.connect(invite.inviter, invite.addresses)
                 stream = await host.open_stream(invite.inviter, PROTOCOL)
         except (PeerUnreachable, trio.TooSlowError) as error:
-            reason = str(error) or f"no answer within {CONNECT_S:.0f} s"
-            raise Failure(f"cannot reach the inviter at {tried}: {reason}", CHECK) from error
+            reason = str(error).replace(f"/p2p/{invite.inviter}", "") or f"no answer within {CONNECT_S:.0f} s"
+            raise Failure(f"cannot reach the inviter: {reason}", CHECK) from error
         try:
             return await ask(stream, request)
         except JoinError as error:
-            raise Failure(f"the inviter at {tried}: {error}") from error
+            raise Failure(f"the inviter did not answer: {error}") from error

@@ -46,4 +46,7 @@ def configure(level: str) -> None:
         handler.addFilter(OnlyOurs())
         handler.addFilter(Once())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # libp2p cuts its logger off from the root when it is imported; without a handler of its own, Python would write
+    # its warnings to standard error past every filter.
+    logging.getLogger("libp2p").handlers[:] = [handler]
     logging.captureWarnings(True)
