@@ -96,14 +96,14 @@ class Nodes:
         command(home, *(("init",) if invite is None else ("join", invite)), "--name", name)
         return self.run(home, options=options)
 
-    def run(self, home: Path, *, options: tuple[str, ...] = ()) -> Node:
+    def run(self, home: Path, *, options: tuple[str, ...] = (), mdns: bool = False) -> Node:
         """Start the process of the node in *home*. Returns when its API answers."""
         http = f"127.0.0.1:{free_port()}"
         listen = () if "--listen" in options else ("--listen", "/ip4/127.0.0.1/tcp/0")
         began = time.perf_counter()
         with home.with_suffix(".log").open("ab") as log:
             process = subprocess.Popen(
-                [COMMAND, "--home", home, "run", "--http", http, "--no-mdns", *listen, *options],
+                [COMMAND, "--home", home, "run", "--http", http, *(() if mdns else ("--no-mdns",)), *listen, *options],
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment(),
             )
         node = Node(home.name, home, http, process, 0.0)

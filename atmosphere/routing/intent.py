@@ -40,8 +40,8 @@ class Intent:
     """What is meant, for the semantic match. Empty: no semantic match is made."""
     model: str | None = None
     """A model's name or an alias; None or ``auto``: choose."""
-    inputs: frozenset[str] = frozenset({"text"})
-    """Modalities of the request: an image never goes to a text-only model."""
+    inputs: frozenset[str] = frozenset()
+    """Modalities that the request holds: an image never goes to a text-only model. Empty: a tool's plain arguments."""
     features: frozenset[str] = frozenset()
     """What the request uses: ``tools``, ``json_schema``, ``json_object``."""
     constraints: Constraints = field(default_factory=Constraints)

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import pytest
 
 from atmosphere.config import load, save
-from tests.processes import command, environment, eventually, invite, nodes
-from tests.processes import free_port as free_port
+from tests.processes import command, eventually, invite, nodes
 
 pytestmark = pytest.mark.e2e
 
 
 def test_two_nodes_without_bootstrap_find_each_other() -> None:
-    import dataclasses
-
-    assert environment()
     with nodes() as group:
         a = group.start("A", options=("--no-probe",))
         home = group.folder / "B"
         command(home, "join", invite(a), "--name", "B")
         a.stop()
         save(home, dataclasses.replace(load(home), bootstrap=()))  # nobody tells B where A is
-        a = group.run(a.home, options=("--no-probe", "--mdns"))
-        b = group.run(home, options=("--no-probe", "--mdns"))
+        a = group.run(a.home, mdns=True, options=("--no-probe",))
+        b = group.run(home, mdns=True, options=("--no-probe",))
         began = time.perf_counter()
 
         def found() -> bool | None:
