@@ -33,11 +33,16 @@ def load() -> list[Any]:
 
 
 def parse(room: str, name: str, payload: bytes) -> Message:
-    """By the protocol's own ``parse_frame`` where it has one, which also checks what protobuf cannot say."""
+    """By the protocol's own parser where it has one, which also checks what protobuf cannot say: ``parse_frame`` for
+    a Frame, else the ``decode`` of the value of that name."""
     try:
-        own = getattr(importlib.import_module(f"protocols.{room}.messages"), "parse_frame", None)
+        messages: Any = importlib.import_module(f"protocols.{room}.messages")
     except ModuleNotFoundError:
-        own = None
+        messages = None
+    own = getattr(messages, "parse_frame", None)
+    decode = getattr(getattr(messages, name.rsplit(".", 1)[1], None), "decode", None)
+    if decode is not None:
+        decode(payload)
     module = importlib.import_module(f"protocols.{room}.{room}_pb2")
     kind = getattr(module, name.rsplit(".", 1)[1])
     assert kind.DESCRIPTOR.full_name == name
