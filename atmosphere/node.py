@@ -212,6 +212,11 @@ class Node:
         await self.refresh_builtin()
         return report
 
+    async def refresh_knowledge(self) -> None:
+        """Take in what has changed in the indexed folders."""
+        await self.env.run_blocking(self.knowledge.refresh)
+        await self.refresh_builtin()
+
     async def list_knowledge(self) -> list[FolderInfo]:
         return await self.env.run_blocking(self.knowledge.list)
 
@@ -264,8 +269,8 @@ async def open_node(
     """Run the node of *home* for the length of the block.
 
     *home* must hold keys and a membership. *embedder*: loads the embedding model (in a thread). On exit the mesh is
-    told goodbye, then everything ends; work that runs is the caller's to wait for before. Raises IdentityError,
-    StoreError, ListenError, EmbedderError.
+    told goodbye, work for others may finish within the grace period, then everything ends. Raises HomeError,
+    IdentityError, StoreError, ListenError, EmbedderError.
     """
     env = env or SystemEnv()
     identity = Keyring(home).load()
@@ -322,6 +327,7 @@ async def _start(node: Node, host: Host, nursery: trio.Nursery) -> None:
     nursery.start_soon(node.vectorizer.run)
     nursery.start_soon(node._offer)
     nursery.start_soon(node.scanner.run)
+    nursery.start_soon(node.refresh_knowledge)
     nursery.start_soon(dialer.run)
     for address in config.bootstrap:
         peer, plain = split_peer(address)
@@ -340,7 +346,10 @@ async def _find_on_lan(node: Node, host: Host, dialer: Dialer) -> None:
 
 
 async def _farewell(node: Node) -> None:
-    with trio.move_on_after(GOODBYE_S * 3, shield=True):
+    """Tell the mesh, so that nobody sends new work; let what runs for others finish within the grace period."""
+    with trio.move_on_after(node.config.grace_s + GOODBYE_S) as scope:
+        scope.shield = True
         await node.mesh.say_goodbye()
         await trio.sleep(GOODBYE_S)
+        await node.calls.drain()
 

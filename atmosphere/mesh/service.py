@@ -70,6 +70,7 @@ class Mesh:
         self._announcer = announcer
         self._env = env
         self._speak = trio.Event()
+        self._leaving = False
         self._gossipers: trio.Nursery | None = None
 
     def __repr__(self) -> str:
@@ -121,7 +122,7 @@ class Mesh:
 
     async def _beacons(self) -> None:
         topic = beacons_topic(self._identity.mesh_id)
-        while True:
+        while not self._leaving:  # a beacon after the goodbye would say that the node is back
             self._speak = trio.Event()
             self._announcer.addresses = beacon_addresses(self._host.addresses)
             body, beacon, wait = self._announcer.beacon(len(self.table.nodes))
@@ -138,7 +139,8 @@ class Mesh:
             self._speak.set()
 
     async def say_goodbye(self) -> None:
-        """Tell the mesh that this node is going."""
+        """Tell the mesh that this node is going; it says nothing more after that."""
+        self._leaving = True
         await self._host.gossip.publish(health_topic(self._identity.mesh_id), self._announcer.leave())
 
     # -- what this node hears -------------------------------------------------------------------------------------

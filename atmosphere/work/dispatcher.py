@@ -86,8 +86,7 @@ class Dispatcher:
             try:
                 yield execution
             finally:
-                with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                    await work.aclose()
+                await _close(work)
         finally:
             self.running -= 1
 
@@ -120,8 +119,7 @@ class Dispatcher:
                 logger.info("%s on %s: %s; trying the next", tool, candidate.node_name, error)
             except BaseException:
                 if work is not None:
-                    with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                        await work.aclose()
+                    await _close(work)
                 raise
             else:
                 self._router.outcomes.record(candidate.peer, candidate.card_id, good=True)
@@ -147,6 +145,13 @@ class Dispatcher:
         self._router.outcomes.record(candidate.peer, candidate.card_id, good=error.code in _NOT_THE_NODES_FAULT)
         if says_node_failed(error) and candidate.peer != self._table.me:
             self._table.doubt(candidate.peer, f"a call failed: {error.message}", self._env.monotonic())
+
+
+async def _close(work: Work) -> None:
+    """Stop *work* even where the caller is being cancelled, within a bound."""
+    with trio.move_on_after(CLOSE_TIMEOUT) as scope:
+        scope.shield = True
+        await work.aclose()
 
 
 _NOT_THE_NODES_FAULT = frozenset({Code.INVALID, Code.FORBIDDEN, Code.TOO_LARGE, Code.DEADLINE, Code.NOT_FOUND})
