@@ -226,6 +226,8 @@ class Host:
 
     async def ping(self, peer: PeerId) -> float:
         """Seconds to *peer* and back over an open connection. Raises PeerUnreachable; set a deadline around it."""
+        if not self._connections_to(peer):
+            raise PeerUnreachable(f"{peer} is not connected; a ping does not dial")
         stream = self._pings.pop(peer, None)
         if stream is None:
             stream = cast(Libp2pStream, await self.open_stream(peer, PING))

@@ -1,4 +1,4 @@
-"""Admission: what a stranger can do, and what crosses the wire to it. The strangers are our host and the bare library's."""
+"""Admission: what a stranger can do, and what crosses the wire to it. Strangers are ours and the bare library's."""
 
 from __future__ import annotations
 
@@ -78,12 +78,15 @@ async def test_nothing_is_taken_from_a_strangers_pubsub() -> None:
     async with hosts(2, admitted=False) as (stranger, host):
         await host.gossip.subscribe(TOPIC, accept)
         await connect(stranger, host)
-        with pytest.raises((PeerUnreachable, StreamClosed)):
+
+        async def subscribe_and_graft() -> None:
             stream = await stranger.open_stream(host.peer_id, "/meshsub/1.1.0")
             await stream.write(encode_varint(len(message)) + message)
             await stream.read(1)
+
+        with pytest.raises((PeerUnreachable, StreamClosed)):
+            await subscribe_and_graft()
         assert host.gossip.statistics().topics == {TOPIC: 0}
-        assert host._swarm.policy is host
         assert host.statistics().refused["stream of a stranger"] == 1
 
 
@@ -146,7 +149,6 @@ async def test_strangers_do_not_starve_members() -> None:
             await connect(other, host)
         with pytest.raises(PeerUnreachable):
             await others[2].connect(host.peer_id, host.addresses)
-            await others[2].ping(host.peer_id)
         assert host.statistics().strangers == 2
         host.admit(others[0].peer_id)
         await connect(others[3], host)

@@ -19,7 +19,7 @@ def peer(number: int) -> PeerId:
 
 @pytest.mark.parametrize(
     ("failures", "draw", "expected"),
-    [(0, 0.0, 0.0), (0, 0.5, 0.25), (1, 0.0, 0.5), (2, 0.0, 1.0), (5, 0.0, 8.0), (8, 0.0, 60.0), (8, 1.0, 30.0), (999, 0, 60)],
+    [(0, 0, 0), (0, 0.5, 0.25), (1, 0, 0.5), (2, 0, 1), (5, 0, 8), (8, 0, 60), (8, 1, 30), (999, 0, 60)],
 )
 def test_back_off(failures: int, draw: float, expected: float) -> None:
     assert BackOff().delay(failures, draw) == expected

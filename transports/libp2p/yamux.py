@@ -15,6 +15,7 @@ Delete when the library's muxer passes tests/transports/test_yamux.py and the st
 from __future__ import annotations
 
 import logging
+import math
 import struct
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -481,5 +482,6 @@ class Upgrader(TransportUpgrader):
 
     def __init__(self, security: TSecurityOptions, negotiate_timeout: float) -> None:
         muxers: TMuxerOptions = {PROTOCOL_ID: Yamux}  # type: ignore[dict-item]  # the key is a NewType of str
-        super().__init__(security, muxers, int(negotiate_timeout))
-        self.muxer_multistream = YamuxMultistream(muxers, int(negotiate_timeout))
+        seconds = math.ceil(negotiate_timeout)  # the library takes whole ones; the swarm's own limit is exact
+        super().__init__(security, muxers, seconds)
+        self.muxer_multistream = YamuxMultistream(muxers, seconds)
