@@ -35,12 +35,12 @@ clean:
 $(VENV)/.stamp: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(RUN) -m pip install -qq --disable-pip-version-check -e '.[dev]'
 	touch $@
 
 # What we are measured against lives apart: its dependencies must not decide ours.
 $(PEERS)/.stamp: pyproject.toml $(VENV)/.stamp
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	$(RUN) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"], sep="\n")' > .bench/requirements.txt
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r .bench/requirements.txt
+	$(PEERS)/bin/python -m pip install -qq --disable-pip-version-check -r .bench/requirements.txt
 	touch $@

@@ -66,14 +66,18 @@ def list_backends(home: Home, as_json: bool) -> None:
     elif not views:
         click.echo("No backend named in config.yaml; a running node looks at the usual local ports as well.")
     else:
-        print_table(("url", "kind", "source", "state", "models"),
-                    [(view["url"], view["kind"], view["source"], view["state"], ", ".join(view["models"]))
-                     for view in views])
+        print_table(("url", "kind", "source", "state", "models"), [_row(view) for view in views])
 
 
 def _from_config(config: Config) -> list[dict[str, Any]]:
-    return [{"url": item.url, "kind": item.kind, "state": "unknown", "models": [],
-             "source": "config"} for item in config.backends]
+    """In the form of the running node's answer; whether a server is up, nobody has looked."""
+    return [{"url": item.url, "kind": item.kind, "configured": True, "up": None, "models": [],
+             "reason": "the node is not running"} for item in config.backends]
+
+
+def _row(view: dict[str, Any]) -> tuple[str, ...]:
+    return (view["url"], view["kind"], "config.yaml" if view["configured"] else "found",
+            "up" if view["up"] else view["reason"] or "not looked at yet", ", ".join(view["models"]))
 
 
 @backend.command()

@@ -12,17 +12,17 @@ import click
 import trio
 
 from atmosphere.cli.home import SOCKET, Failure
-from atmosphere.config import Config
+from atmosphere.config import Config, ConfigError
 from atmosphere.embedding import EmbedderError
 from atmosphere.http.server import Bound, ServeError, serve
-from atmosphere.identity import IdentityError
+from atmosphere.identity import HomeError, IdentityError
 from atmosphere.node import Node, open_node
 from atmosphere.store import StoreError
 from transports.errors import ListenError
 
 FIRST_LOOK_S = 0.5
 """How long the words at the start wait for the first look around, so that all is said within two seconds."""
-EXPECTED = (ListenError, ServeError, IdentityError, StoreError, EmbedderError)
+EXPECTED = (ListenError, ServeError, ConfigError, HomeError, IdentityError, StoreError, EmbedderError)
 """What an owner can put right; their texts say how."""
 KILLED = 130
 """Exit status after a second Ctrl-C, as shells report SIGINT."""
@@ -114,9 +114,10 @@ def introduction(node: Node, url: str) -> Iterator[str]:
 
 def findings(node: Node) -> Iterator[str]:
     """What a first look around has shown: model servers on this machine, nodes of the mesh."""
-    servers = [view for view in node.backends() if view.models]
-    for view in servers:
-        yield f"  found       {view.kind} at {view.url}: {', '.join(view.models)}"
+    servers = node.backends()
+    for server in servers:
+        state = ", ".join(server.models) if server.up else server.reason or "no answer yet"
+        yield f"  found       {server.kind} at {server.url}: {state}"
     if not servers:
         yield "  found       no model server on this machine; `atmosphere-p2p backend add URL` names one"
     others = [view.name for view in node.status().nodes if view.path != "local" and view.state == "online"]

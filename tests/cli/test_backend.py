@@ -16,7 +16,8 @@ def test_a_backend_is_kept_listed_and_removed(home: Path, cli: Invoke) -> None:
     assert cli("backend", "add", URL + "/", "--kind", "ollama", "--key-env", "KEY").exit_code == 0
     assert load(home).backends == (BackendConfig(URL, "ollama", "KEY"),)
     assert json.loads(cli("backend", "list", "--json").stdout) == {
-        "backends": [{"url": URL, "kind": "ollama", "state": "unknown", "models": [], "source": "config"}]}
+        "backends": [{"url": URL, "kind": "ollama", "configured": True, "up": None, "models": [],
+                      "reason": "the node is not running"}]}
     assert URL in cli("backend", "list").stdout
     assert cli("backend", "remove", URL).exit_code == 0
     assert load(home).backends == ()
@@ -57,9 +58,10 @@ def test_what_the_node_refuses_is_not_kept(home: Path, node: FakeNode, running: 
 
 
 def test_the_nodes_view_is_shown(node: FakeNode, running: Invoke) -> None:
-    view = {"url": URL, "kind": "openai", "state": "up", "models": ["tiny", "small"], "source": "found"}
+    view = {"url": URL, "kind": "openai", "configured": False, "up": True, "models": ["tiny"], "reason": ""}
     node.answer("GET", "/v1/admin/backends", {"backends": [view]})
-    assert "tiny, small" in running("backend", "list").stdout
+    (row,) = [line.split() for line in running("backend", "list").stdout.splitlines() if URL in line]
+    assert row == [URL, "openai", "found", "up", "tiny"]
     assert json.loads(running("backend", "list", "--json").stdout) == {"backends": [view]}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -135,3 +136,41 @@ def test_a_home_whose_path_is_too_long_for_a_socket_is_refused(tmp_path: Path) -
     done = run_once(tmp_path / ("x" * 120))
     assert done.returncode == 1
     assert "--home" in done.stderr
+
+
+def test_a_backend_whose_key_is_missing_stops_the_start_with_its_name(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    command(home, "backend", "add", "http://127.0.0.1:9/v1", "--key-env", "NO_SUCH_KEY")
+    done = run_once(home, "--listen", "/ip4/127.0.0.1/tcp/0", "--http", "127.0.0.1:0")
+    assert done.returncode == 1
+    assert "NO_SUCH_KEY" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_backend_that_is_added_while_the_node_runs_is_kept(group: Nodes) -> None:
+    node = group.start("A", options=QUIET)
+    node.command("backend", "add", "http://127.0.0.1:9/v1")
+    assert "http://127.0.0.1:9/v1" in node.command("backend", "list")
+    assert load(node.home).backends[0].url == "http://127.0.0.1:9/v1"
+    node.command("backend", "remove", "http://127.0.0.1:9/v1")
+    assert "No backend" in node.command("backend", "list")
+
+
+def test_call_and_ask_reach_what_is_built_in(group: Nodes, tmp_path: Path) -> None:
+    node = group.start("A", options=QUIET)
+    (tmp_path / "note.md").write_text("# Shed\n\nThe key of the shed hangs behind the kitchen clock.\n")
+    node.command("knowledge", "add", str(tmp_path / "note.md"))
+    assert "kitchen clock" in node.command("ask", "where is the key of the shed?", "--type", "knowledge/answer")
+    assert "knowledge/answer" in node.command("route", "where is the key of the shed?")
+    assert json.loads(node.command("call", "system/health", "check", "--node", "A"))
+
+
+def test_leave_through_the_running_node_forgets_the_keys_and_tells_the_others(group: Nodes) -> None:
+    a = group.start("A", options=QUIET)
+    b = group.start("B", invite=invite(a), options=QUIET)
+    eventually("A sees B", 10, lambda: any(n["name"] == "B" for n in a.get("/v1/mesh/nodes")["nodes"]) or None)
+    assert "keys are gone" in b.command("leave", "--yes")
+    assert b.process.wait(timeout=10) == 0
+    assert not (b.home / "node.key").exists()
+    assert load(b.home).bootstrap == ()
+    assert next(n["state"] for n in a.get("/v1/mesh/nodes")["nodes"] if n["name"] == "B") == "left"
