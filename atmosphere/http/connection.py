@@ -4,8 +4,6 @@
 - No upgrade to cleartext HTTP/2 and no HTTP/2 preface: nothing on loopback needs them, and they would pass the limits
   of ``limits.py`` by.
 - A client that has closed is gone at once. Hypercorn keeps its socket until the keep-alive time is over.
-- When the connection closes, its reader stops. Hypercorn's can wait for ever to hand on the body of a request that
-  was answered before it was read.
 - A client that stops reading is cut off after ``write_s``. Hypercorn's writes are shielded and wait for ever, through
   a shutdown too.
 - The idle timer is one task per connection, not one per request; the head of an answer leaves with its first bytes;
@@ -41,7 +39,6 @@ class Connection(TCPServer):
         super().__init__(app, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
         self._limits = limits
         self._idle = trio.CancelScope()
-        self._reading = trio.CancelScope()
         self._closing = False
 
     def __repr__(self) -> str:
@@ -61,8 +58,7 @@ class Connection(TCPServer):
                     self.protocol_send, limits=self._limits)
                 self._set_idle(True)
                 task_group.spawn(self._watch_idle)
-                with self._reading:
-                    await self._read_data()
+                await self._read_data()
                 self._set_idle(False)
                 self._idle.cancel()
         except OSError:
@@ -105,7 +101,6 @@ class Connection(TCPServer):
 
     async def _close(self) -> None:
         self._closing = True
-        self._reading.cancel()
         self._idle.cancel()
         with trio.CancelScope(shield=True):
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
