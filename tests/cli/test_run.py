@@ -10,11 +10,24 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 import yaml
 
 from atmosphere.config import load
-from tests.processes import COMMAND, NodeFailed, Nodes, command, environment, eventually, free_port, invite, nodes
+from tests.e2e.backends import openai_server
+from tests.processes import (
+    COMMAND,
+    NodeFailed,
+    Nodes,
+    command,
+    environment,
+    eventually,
+    free_port,
+    invite,
+    nodes,
+    wait_for_capability,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -64,6 +77,27 @@ def test_sigterm_ends_gracefully_and_the_others_hear_it(group: Nodes) -> None:
     assert b.stop() == 0
     eventually("A heard the goodbye", 2, lambda: state() == "left" or None)
     assert "Traceback" not in b.log
+
+
+def test_running_work_finishes_when_the_node_is_told_to_stop(group: Nodes) -> None:
+    """Half a second of answer is still to come when SIGTERM arrives: the client gets all of it."""
+    with openai_server("tiny", tokens=20, token_delay_ms=50) as backend:
+        home = group.folder / "A"
+        command(home, "backend", "add", backend.url)
+        node = group.run(home, options=QUIET)
+        wait_for_capability(node, "llm/chat", {node.get("/v1/health")["atmosphere"]["name"]})
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "count"}], "stream": True}
+        with httpx2.stream("POST", f"{node.base_url}/chat/completions", json=body, timeout=20) as response:
+            lines = []
+            for line in response.iter_lines():
+                lines.append(line)
+                if sum(line.startswith("data:") for line in lines) == 5 and node.process.returncode is None:
+                    node.process.terminate()
+        data = [line for line in lines if line.startswith("data:")]
+        assert data[-1] == "data: [DONE]"
+        assert not any("error" in line for line in data)
+        assert len(data) >= 20
+        assert node.stop() == 0
 
 
 def test_stop_ends_the_node_and_frees_the_home(group: Nodes) -> None:
