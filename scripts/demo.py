@@ -120,6 +120,17 @@ def ask_survivors(client: OpenAI, names: dict[str, str], dead: str) -> tuple[str
     raise DemoError(f"nobody answered after {dead} was killed: {failures[-1]}")
 
 
+def chat_besides(a: Node, client: OpenAI, names: dict[str, str]) -> str:
+    """Use a model server of this machine, if there is one. Its own trouble is told and is not the demo's."""
+    if not any(item["type"] == "llm/chat" for item in a.get("/v1/mesh/capabilities")["capabilities"]):
+        return "no model server on this machine"
+    try:
+        return f"chat by {ask(client, names, 'llm/chat', 'Say hello in one short sentence.')}"
+    except OpenAIError as error:
+        say("A", f"the model server of this machine did not answer: {error}")
+        return "the model server of this machine did not answer"
+
+
 def show() -> str:
     """The whole story; returns its last line."""
     with nodes() as group:
@@ -139,9 +150,7 @@ def show() -> str:
         if first not in ("B", "C"):
             raise DemoError(f"{first} answered, which has no documents")
         dry_run(a, names)
-        chat = "no model server on this machine"
-        if any(item["type"] == "llm/chat" for item in a.get("/v1/mesh/capabilities")["capabilities"]):
-            chat = f"chat by {ask(client, names, 'llm/chat', 'Say hello in one short sentence.')}"
+        chat = chat_besides(a, client, names)
         {"B": b, "C": c}[first].kill()
         say(first, "killed (SIGKILL)")
         second, milliseconds = ask_survivors(client, names, first)
