@@ -150,6 +150,7 @@ class Host:
         self._listeners: list[_Listener] = []
         self._pings: dict[PeerId, Libp2pStream] = {}
         self._ping_count = 0
+        self._dialling: dict[PeerId, trio.Event] = {}
         self._refused: Counter[str] = Counter()
 
     def __repr__(self) -> str:
@@ -272,8 +273,15 @@ class Host:
             self._known[peer] = tuple(dict.fromkeys(known))[: self.config.max_dial_addresses]
             while len(self._known) > MAX_KNOWN_PEERS:
                 del self._known[next(iter(self._known))]
+        while peer in self._dialling:  # somebody dials it already: one connection is enough
+            await self._dialling[peer].wait()
         if not self._connections_to(peer):
-            await self._swarm.dial(ID(peer.raw), self._known.get(peer, ()))
+            done = self._dialling[peer] = trio.Event()
+            try:
+                await self._swarm.dial(ID(peer.raw), self._known.get(peer, ()))
+            finally:
+                del self._dialling[peer]
+                done.set()
 
     async def disconnect(self, peer: PeerId) -> None:
         """Close the connections to *peer* that there are now."""

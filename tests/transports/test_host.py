@@ -181,6 +181,14 @@ async def test_open_stream_dials_what_is_known_and_says_why_it_cannot() -> None:
             await client.open_stream(server.peer_id, "/nothing")
 
 
+async def test_two_tasks_that_connect_at_once_share_one_connection() -> None:
+    async with hosts(2) as (client, server):
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(client.connect, server.peer_id, server.addresses)
+        assert client.statistics().connections == 1
+
+
 async def test_a_wrong_peer_id_gets_no_connection() -> None:
     async with hosts(2) as (client, server):
         wrong = PeerId.from_public_key(bytes(32))

@@ -27,7 +27,7 @@ async def test_two_hosts_of_one_mesh_find_each_other_and_a_third_is_not_found() 
 
         started = trio.current_time()
         async with (
-            announce_and_browse(stranger.peer_id, lambda: stranger.addresses, "another mesh", listener(stranger.peer_id)),
+            announce_and_browse(stranger.peer_id, lambda: stranger.addresses, "other", listener(stranger.peer_id)),
             announce_and_browse(a.peer_id, lambda: a.addresses, "mesh", listener(a.peer_id)),
             announce_and_browse(b.peer_id, lambda: b.addresses, "mesh", listener(b.peer_id)),
         ):

@@ -110,7 +110,7 @@ async def test_a_frame_in_pieces_and_two_in_one(autojump_clock: trio.abc.Clock) 
         assert await stream.read() == b"abcdef"
 
 
-async def test_a_reader_gives_credit_by_half_windows_and_a_bulk_stream_gets_more(autojump_clock: trio.abc.Clock) -> None:
+async def test_credit_comes_by_half_windows_and_a_bulk_stream_gets_more(autojump_clock: trio.abc.Clock) -> None:
     async with muxer() as (mux, peer):
         peer.feed(WINDOW, SYN, 1, 0)
         stream = await mux.accept_stream()
@@ -176,7 +176,7 @@ async def test_a_reset_wakes_the_reader(autojump_clock: trio.abc.Clock) -> None:
 
 
 async def test_a_ping_is_answered(autojump_clock: trio.abc.Clock) -> None:
-    async with muxer() as (mux, peer):
+    async with muxer() as (_, peer):
         peer.feed(PING, SYN, 0, 77)
         await settle()
         assert peer.frames() == [(PING, ACK, 0, 77, b"")]

@@ -2,7 +2,7 @@
 
 Handshake, keys and peer verification are the library's. Wrong in 0.8.1 after the handshake (speed, not safety): a frame
 costs two socket reads (2-byte length, then body), each behind a lock, and is drained through a BytesIO.
-Shown by tests/benchmarks (200 B there and back). Delete when the library reads through a buffer.
+Measured together with the muxer, see yamux.py. Delete when the library reads through a buffer.
 """
 
 from __future__ import annotations

@@ -157,14 +157,16 @@ class Pubsub(LibraryPubsub):
 
         with scope:
             while self._admitted(peer_id) and self._peer_is_connected(peer_id):
+                began = trio.current_time()
                 try:
                     await self._talk(peer_id, started)
-                    attempt = 0
                 except Exception as error:
                     logger.debug("gossip stream to %s: %r", peer_id, error)
                 finally:
                     self._unregister(peer_id)
                 started()
+                if trio.current_time() - began > RETRY_DELAYS[-1]:
+                    attempt = 0
                 await trio.sleep(RETRY_DELAYS[min(attempt, len(RETRY_DELAYS) - 1)])
                 attempt += 1
         if self._peer_scopes.get(peer_id) is scope:

@@ -234,12 +234,13 @@ class Swarm(LibrarySwarm):
 
     async def close_strangers(self) -> None:
         """Close connections whose peer was not admitted in time; runs until cancelled."""
-        while True:
-            await trio.sleep(self.config.stranger_timeout / 4)
-            for connection in self.strangers():
-                if trio.current_time() - connection.opened_at >= self.config.stranger_timeout:
-                    self.refused["not admitted in time"] += 1
-                    await connection.close()
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.sleep(self.config.stranger_timeout / 4)
+                for connection in self.strangers():
+                    if trio.current_time() - connection.opened_at >= self.config.stranger_timeout:
+                        self.refused["not admitted in time"] += 1
+                        nursery.start_soon(connection.close)
 
     # Dialling -----------------------------------------------------------------------------------------------------
 

@@ -27,11 +27,22 @@ BACKLOG = 128
 """Connections the kernel holds for us while the loop is busy."""
 
 
+SILENCE_TIMEOUT = 30
+"""Seconds without an acknowledgement after which the kernel gives a connection up; its own limit is 15 minutes."""
+
+KEEPALIVE = 15
+"""Seconds of idleness before the kernel asks whether the peer is there: a pulled plug is noticed, NATs stay open."""
+
+
 class TcpStream(TrioTCPStream):
-    """A socket with its remote address, which survives the socket."""
+    """A socket with its remote address, which survives the socket, and that notices a silent peer."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         super().__init__(stream)
+        stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_KEEPALIVE, 1)
+        for option, value in (("TCP_KEEPIDLE", KEEPALIVE), ("TCP_USER_TIMEOUT", SILENCE_TIMEOUT * 1000)):
+            if hasattr(trio.socket, option):  # Linux
+                stream.setsockopt(trio.socket.IPPROTO_TCP, getattr(trio.socket, option), value)
         try:
             host, port, *_ = stream.socket.getpeername()
         except OSError:  # gone already: the first read will say so

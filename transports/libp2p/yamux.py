@@ -9,6 +9,9 @@ Why the library's own (stream_muxer/yamux) is replaced and not touched up; all s
 - inbound streams have no limit but the accept queue, which stops the reader of the whole connection;
 - several lock acquisitions (a trip through the scheduler each) and 12-byte reads per frame.
 
+Together with noise.py and multistream.py, two processes, loopback TCP, same machine and minute, against the bare
+library: 200 B there and back p50 0.2 ms against 0.73 ms, opening a stream 0.4 against 2.3, connecting 5 against 251.
+
 Delete when the library's muxer passes tests/transports/test_yamux.py and the stream benchmark.
 """
 
