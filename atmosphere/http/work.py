@@ -199,6 +199,11 @@ class _Reply:
         await send({"type": "http.response.body", "body": tail})
 
     def _headers(self, execution: Execution, waited_s: float) -> tuple[tuple[bytes, bytes], ...]:
+        """Where the work ran and what it cost to get there.
+
+        The overhead runs from the last byte of the request to the first of the answer, without the wait for the work
+        to begin, in which dispatch, transport and backend cannot be told apart; of that wait only the routing counts.
+        """
         chosen = execution.candidate
         route_ms = execution.decision.elapsed_ms
         overhead_ms = (self._node.env.monotonic() - self._began - waited_s) * 1000 + route_ms
