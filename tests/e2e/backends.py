@@ -18,7 +18,11 @@ from tests.processes import environment, eventually, free_port
 class Backend:
     """A running stand-in of an OpenAI-compatible server."""
 
-    url: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     def log(self) -> Any:
         """What it saw so far; see tests/backends/http_server.py."""
@@ -26,17 +30,19 @@ class Backend:
 
 
 @contextmanager
-def openai_server(model: str, *, tokens: int = 5, token_delay_ms: float = 0) -> Iterator[Backend]:
-    """Run one for the length of the block."""
-    port = free_port()
+def openai_server(
+    model: str, *, tokens: int = 5, token_delay_ms: float = 0, port: int | None = None
+) -> Iterator[Backend]:
+    """Run one for the length of the block, on *port* or on a free one."""
+    port = port or free_port()
     process = subprocess.Popen(
         [
             sys.executable, "-m", "tests.backends.openai_server", "--port", str(port), "--model", model,
             "--tokens", str(tokens), "--token-delay-ms", str(token_delay_ms),
         ],
-        env=environment(),
+        env=environment(), stdout=subprocess.DEVNULL,
     )
-    backend = Backend(f"http://127.0.0.1:{port}")
+    backend = Backend(port)
     try:
         eventually(f"the stand-in at {backend.url} answers", 15, lambda: True if backend.log() is not None else None)
         yield backend
