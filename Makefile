@@ -36,6 +36,8 @@ $(VENV)/.stamp: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install -qq --disable-pip-version-check -e '.[dev]'
+	@# trio-typing, which libp2p requires, brings stubs of an old Trio that hide Trio's own types from mypy.
+	$(RUN) -c 'import shutil, sysconfig; shutil.rmtree(sysconfig.get_path("purelib") + "/trio-stubs", ignore_errors=True)'
 	touch $@
 
 # What we are measured against lives apart: its dependencies must not decide ours.
