@@ -105,18 +105,19 @@ async def test_a_receiver_that_raises_ignores() -> None:
         await eventually(lambda: nodes[1].gossip.statistics().ignored == 1)
 
 
-async def test_a_node_is_heard_after_a_restart_when_its_epoch_grows() -> None:
+async def test_a_node_is_heard_after_a_restart_when_its_epoch_differs() -> None:
     box = Box()
     async with hosts(1) as (listener,):
         await listener.gossip.subscribe(TOPIC, box)
-        for epoch in (100, 200):
+        for epoch in (1, 2):
             async with open_host(replace(CONFIG, gossip_epoch=epoch), seed(50)) as node:
                 node.admit(listener.peer_id)
                 listener.admit(node.peer_id)
                 await node.gossip.subscribe(TOPIC, Box())
                 await link(node, listener)
-                await node.gossip.publish(TOPIC, b"%d" % epoch)
-                await eventually(lambda epoch=epoch: b"%d" % epoch in box.data)  # type: ignore[misc]
+                for number in range(3):
+                    await node.gossip.publish(TOPIC, b"%d %d" % (epoch, number))
+                await eventually(lambda epoch=epoch: len(box.data) == 3 * epoch)  # type: ignore[misc]
             await eventually(lambda: not listener.connections())
 
 
