@@ -52,8 +52,8 @@ class HostConfig:
     """Seconds to agree on a stream's protocol; 200 silent streams cost nothing for this long."""
 
     gossip_epoch: int = 0
-    """Upper half of the sequence numbers of our gossip messages. Must differ at every start: pass the boot epoch or Unix
-    seconds, otherwise peers take our messages after a restart for repeated ones."""
+    """Upper half of the sequence numbers of our gossip messages. Must differ at every start: pass the boot epoch or
+    Unix seconds, otherwise peers take our messages after a restart for repeated ones."""
 
     gossip_max_message: int = 64 * 1024
     """Bytes of one gossip RPC, both ways. Beacons have 600; bulk belongs on streams."""

@@ -35,7 +35,7 @@ class Load:
 
 
 def beacon_addresses(listening: Sequence[str]) -> tuple[str, ...]:
-    """The addresses that go into a beacon: without /p2p (the author's), what others can reach first, short ones only."""
+    """The addresses that go into a beacon: without /p2p (the author's), short ones only, loopback last."""
     plain = [address.partition("/p2p/")[0] for address in listening]
     plain = [address for address in plain if len(address.encode()) <= MAX_ADDRESS_BYTES]
     plain.sort(key=lambda address: (_is_loopback(address), "/ws" in address))

@@ -193,7 +193,8 @@ class Mesh:
             await self.neighbours.wait_ready(peer)
             return await self._host.open_stream(peer, protocol)
         refusal = self.neighbours.refusals.get(peer)
-        raise PeerUnreachable(refusal.message if refusal else f"{peer.short} did not greet within {READY_TIMEOUT_S:g} s")
+        reason = refusal.message if refusal else f"{peer.short} did not greet within {READY_TIMEOUT_S:g} s"
+        raise PeerUnreachable(reason)
 
     async def _measure(self) -> None:
         while True:

@@ -102,6 +102,6 @@ class Vectorizer:
         known = self._vectors.get(card_id)
         if known is not None and float(known @ vector) < MIN_AGREEMENT:
             self.disagreements += 1
-            logger.warning("the vector that was sent of card %s is not what the card says; using ours", card_id.hex()[:8])
+            logger.warning("the vector that was sent of card %s is not what it says; using ours", card_id.hex()[:8])
         self._vectors.put(card_id, vector)
         self._give(CardVector.from_floats(card_id, self._vectors.space, vector))

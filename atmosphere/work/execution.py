@@ -58,7 +58,7 @@ class Execution:
         self._ended = first is None
 
     def __repr__(self) -> str:
-        return f"<Execution {self.candidate.card.type} on {self.candidate.node_name}, {len(self.attempts)} tried before>"
+        return f"<Execution {self.candidate.card.type} on {self.candidate.node_name}, {len(self.attempts)} before>"
 
     def pieces(self) -> AsyncIterator[bytes]:
         """The streamed pieces in order. Raises CallError when the work breaks on the way.

@@ -6,6 +6,7 @@ beside them, so that silence on the strangers' side proves something.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -30,7 +31,7 @@ from transports.peer_id import PeerId
 pytestmark = pytest.mark.e2e
 
 CALL = "/atmosphere/call/1"
-LISTEN_S = 8.0
+LISTEN_S = 4.0
 """Longer than it takes A to speak after its offer has changed (1 s), which the tests make it do."""
 
 
@@ -102,15 +103,14 @@ async def test_a_stranger_is_told_why_and_hears_nothing(a: Node, own_mesh: bool)
     async with stranger(a, 8) as (host, peer, heard):
         error = await call_health(host, peer)
         assert error.code in (Code.UNAVAILABLE, Code.UNKNOWN_OUTCOME)  # the stream was reset, nothing answered
-        with trio.move_on_after(LISTEN_S):
-            with pytest.raises(PeerUnreachable):
+        with trio.move_on_after(5):  # A resets the stream, at once or after it was opened
+            with contextlib.suppress(PeerUnreachable):
                 await host.gossip.add_peer(peer)
-                await trio.sleep(1)
-                raise PeerUnreachable("gossip was opened, and nothing may come over it")
-            await make_it_speak(a, "first")
-            await trio.sleep_forever()
+        await make_it_speak(a, "first")
+        await trio.sleep(LISTEN_S)
         assert heard == []
-        assert host.gossip.topic_peers(beacons_topic(json.loads(a.command("status", "--json"))["mesh"]["id"])) == frozenset()
+        mesh_id = json.loads(a.command("status", "--json"))["mesh"]["id"]
+        assert host.gossip.topic_peers(beacons_topic(mesh_id)) == frozenset()
     assert [node["name"] for node in a.get("/v1/mesh/nodes")["nodes"]] == ["A"]
 
 

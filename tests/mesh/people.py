@@ -24,7 +24,9 @@ _ME_KEY = SigningKey(SEEDS[0])
 def chain_of(peer: PeerId) -> bytes:
     """A week's membership of *peer*, issued by ME."""
     scopes = (ALL,) if peer == ME else MEMBER
-    return issue_link(_ME_KEY, _ISSUER, Kind.MEMBERSHIP, peer, scopes, peer.short, MESH, NOW, 7 * 86400, ENV.token_bytes)
+    return issue_link(
+        _ME_KEY, _ISSUER, Kind.MEMBERSHIP, peer, scopes, peer.short, MESH, NOW, 7 * 86400, ENV.token_bytes
+    )
 
 
 CHAINS = {peer: chain_of(peer) for peer in (ME, OTHER, THIRD, FOURTH)}

@@ -22,7 +22,9 @@ CHAT = Card(
     "llm/chat", "A general chat model", model="llama3.2:latest", features=("stream", "tools"), context_tokens=4096,
     tools=(Tool("chat"), Tool("complete")),
 )
-VISION = Card("llm/chat", "Answers questions about pictures", model="llava", inputs=("text", "image"), tools=(Tool("chat"),))
+VISION = Card(
+    "llm/chat", "Answers questions about pictures", model="llava", inputs=("text", "image"), tools=(Tool("chat"),)
+)
 COOKING = Card(
     "knowledge/answer", "Recipes: bread, soup, cake and other cooking", topics=("cooking", "baking", "recipes"),
     tools=(Tool("chat"), Tool("search")),

@@ -106,7 +106,7 @@ class Pubsub(LibraryPubsub):
             notifee.dead_peers_queue.close()
         self.peer_receive_channel.close()
         self.dead_peer_receive_channel.close()
-        self.counter = (config.gossip_epoch << 32) & (2**64 - 1)  # each start numbers its messages in a block of its own
+        self.counter = (config.gossip_epoch << 32) & (2**64 - 1)  # a block of numbers for each start
         self.config = config
         self.judges: dict[str, Judge] = {}
         self.dropped = 0
