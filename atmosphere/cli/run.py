@@ -57,10 +57,10 @@ def loopback_address(text: str) -> str:
 
 @click.command()
 @click.option("--listen", type=multiaddr, multiple=True, metavar="MULTIADDR",
-              help="Listen here, for this run  [default: TCP and WebSocket on all interfaces, on the port in "
+              help="Listen here, for this run; may be repeated  [default: TCP and WebSocket on all interfaces, on the port in "
                    "config.yaml]")
 @click.option("--bootstrap", type=peer_multiaddr, multiple=True, metavar="MULTIADDR",
-              help="Connect to this node as well, for this run; its address ends in /p2p/PEER.")
+              help="Connect to this node as well, for this run; may be repeated. Ends in /p2p/PEER.")
 @click.option("--http", type=loopback_address, metavar="HOST:PORT", help=f"The OpenAI API  [default: {DEFAULT_HTTP}]")
 @click.option("--no-mdns", is_flag=True, help="Do not look for nodes of this mesh on the LAN, nor be found there.")
 @click.option("--no-probe", is_flag=True, help="Do not look for model servers on the usual local ports.")
