@@ -57,7 +57,7 @@ def loopback_address(text: str) -> str:
 
 @click.command()
 @click.option("--listen", type=multiaddr, multiple=True, metavar="MULTIADDR",
-              help="Listen here, for this run; may be repeated  [default: TCP and WebSocket on all interfaces, on the port in "
+              help="Listen here, for this run; may be repeated  [default: TCP and WebSocket on all interfaces, port in "
                    "config.yaml]")
 @click.option("--bootstrap", type=peer_multiaddr, multiple=True, metavar="MULTIADDR",
               help="Connect to this node as well, for this run; may be repeated. Ends in /p2p/PEER.")
