@@ -21,12 +21,20 @@ MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE counters (            -- boot epoch and other numbers that must never go back
         name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
-    CREATE TABLE records (             -- what other nodes said, verified before it was written
-        kind INTEGER NOT NULL, digest BLOB NOT NULL, author BLOB, body BLOB NOT NULL, seen_at REAL NOT NULL,
+    CREATE TABLE trust (               -- revocations, redemptions, issuer chains: verified, then written, then acted on
+        kind INTEGER NOT NULL, digest BLOB NOT NULL, body BLOB NOT NULL, added_at REAL NOT NULL,
         PRIMARY KEY (kind, digest)) STRICT;
-    CREATE TABLE invites (             -- redemptions of the invites that this node issued
-        invite BLOB NOT NULL, peer BLOB NOT NULL, redeemed_at REAL NOT NULL,
+    CREATE TABLE join_requests (       -- invites that ask for approval: who wants in, and what the owner said
+        invite BLOB NOT NULL, peer BLOB NOT NULL, name TEXT NOT NULL, asked_at REAL NOT NULL,
+        state TEXT NOT NULL,           -- pending, approved, refused
         PRIMARY KEY (invite, peer)) STRICT;
+    CREATE TABLE api_keys (            -- of the local HTTP interface; only a hash of each secret
+        id TEXT PRIMARY KEY, name TEXT NOT NULL, hash BLOB NOT NULL, scopes TEXT NOT NULL,
+        created_at REAL NOT NULL, revoked_at REAL) STRICT;
+    CREATE TABLE audit (
+        id INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, peer TEXT NOT NULL, subject TEXT NOT NULL,
+        outcome TEXT NOT NULL, detail TEXT NOT NULL) STRICT;
+    CREATE INDEX audit_at ON audit(at);
     CREATE TABLE documents (           -- files of the knowledge folders
         path TEXT PRIMARY KEY, folder TEXT NOT NULL, digest BLOB NOT NULL, indexed_at REAL NOT NULL) STRICT;
     CREATE TABLE passages (

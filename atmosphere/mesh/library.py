@@ -16,6 +16,8 @@ CAPACITY: dict[Kind, int] = {
     Kind.MEMBERSHIP: 10_000,
     Kind.OFFER: 10_000,
     Kind.REVOCATION: 100_000,  # tiny and for ever
+    Kind.REDEMPTION: 100_000,
+    Kind.ISSUER: 1_000,
     Kind.CARD: 20_000,
     Kind.VECTOR: 20_000,
 }

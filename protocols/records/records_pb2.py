@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotocols/records/records.proto\x12\x15\x61tmosphere.records.v1\">\n\x08\x45nvelope\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x0e\n\x06signer\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"A\n\x06Record\x12)\n\x04kind\x18\x01 \x01(\x0e\x32\x1b.atmosphere.records.v1.Kind\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c*\x93\x01\n\x04Kind\x12\x10\n\x0cKIND_UNKNOWN\x10\x00\x12\x13\n\x0fKIND_MEMBERSHIP\x10\x01\x12\x13\n\x0fKIND_REVOCATION\x10\x02\x12\x0f\n\x0bKIND_BEACON\x10\x03\x12\x0e\n\nKIND_OFFER\x10\x04\x12\r\n\tKIND_CARD\x10\x05\x12\x0f\n\x0bKIND_VECTOR\x10\x06\x12\x0e\n\nKIND_LEAVE\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotocols/records/records.proto\x12\x15\x61tmosphere.records.v1\">\n\x08\x45nvelope\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x0e\n\x06signer\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"A\n\x06Record\x12)\n\x04kind\x18\x01 \x01(\x0e\x32\x1b.atmosphere.records.v1.Kind\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c*\xb9\x01\n\x04Kind\x12\x10\n\x0cKIND_UNKNOWN\x10\x00\x12\x13\n\x0fKIND_MEMBERSHIP\x10\x01\x12\x13\n\x0fKIND_REVOCATION\x10\x02\x12\x0f\n\x0bKIND_BEACON\x10\x03\x12\x0e\n\nKIND_OFFER\x10\x04\x12\r\n\tKIND_CARD\x10\x05\x12\x0f\n\x0bKIND_VECTOR\x10\x06\x12\x0e\n\nKIND_LEAVE\x10\x07\x12\x13\n\x0fKIND_REDEMPTION\x10\x08\x12\x0f\n\x0bKIND_ISSUER\x10\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protocols.records.records_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_KIND']._serialized_start=190
-  _globals['_KIND']._serialized_end=337
+  _globals['_KIND']._serialized_end=375
   _globals['_ENVELOPE']._serialized_start=58
   _globals['_ENVELOPE']._serialized_end=120
   _globals['_RECORD']._serialized_start=122

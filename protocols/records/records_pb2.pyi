@@ -34,6 +34,10 @@ class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Kind.ValueType],
     KIND_VECTOR: _Kind.ValueType  # 6
     """a card's embedding in one space"""
     KIND_LEAVE: _Kind.ValueType  # 7
+    KIND_REDEMPTION: _Kind.ValueType  # 8
+    """an invite was used: identity.proto, Redemption"""
+    KIND_ISSUER: _Kind.ValueType  # 9
+    """a chain that ends in an issuer link"""
 
 class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
 
@@ -48,6 +52,10 @@ KIND_CARD: Kind.ValueType  # 5
 KIND_VECTOR: Kind.ValueType  # 6
 """a card's embedding in one space"""
 KIND_LEAVE: Kind.ValueType  # 7
+KIND_REDEMPTION: Kind.ValueType  # 8
+"""an invite was used: identity.proto, Redemption"""
+KIND_ISSUER: Kind.ValueType  # 9
+"""a chain that ends in an issuer link"""
 Global___Kind: _TypeAlias = Kind  # noqa: Y015
 
 @_typing.final

@@ -43,6 +43,8 @@ class Kind(IntEnum):
     CARD = 5
     VECTOR = 6
     LEAVE = 7
+    REDEMPTION = 8
+    ISSUER = 9
 
 
 @dataclass(frozen=True, slots=True)
