@@ -24,6 +24,9 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE trust (               -- revocations, redemptions, issuer chains: verified, then written, then acted on
         kind INTEGER NOT NULL, digest BLOB NOT NULL, body BLOB NOT NULL, added_at REAL NOT NULL,
         PRIMARY KEY (kind, digest)) STRICT;
+    CREATE TABLE invites (             -- what each invite has enrolled here
+        invite BLOB NOT NULL, peer BLOB NOT NULL, redeemed_at REAL NOT NULL,
+        PRIMARY KEY (invite, peer)) STRICT;
     CREATE TABLE join_requests (       -- invites that ask for approval: who wants in, and what the owner said
         invite BLOB NOT NULL, peer BLOB NOT NULL, name TEXT NOT NULL, asked_at REAL NOT NULL,
         state TEXT NOT NULL,           -- pending, approved, refused
