@@ -17,7 +17,7 @@ test: $(VENV)/.stamp
 
 lint: $(VENV)/.stamp
 	$(RUN) -m ruff check .
-	MYPYPATH=$(VENV)/typing $(RUN) -m mypy
+	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/.stamp $(PEERS)/.stamp  ## figures, as ratios against peers measured in the same run
@@ -36,8 +36,6 @@ $(VENV)/.stamp: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install -qq --disable-pip-version-check -e '.[dev]'
-	mkdir -p $(VENV)/typing  # libp2p brings stubs of an old Trio that mypy would prefer to Trio's own types
-	ln -sfn "$$($(RUN) -c 'import os, trio; print(os.path.dirname(trio.__file__))')" $(VENV)/typing/trio
 	@# trio-typing, which libp2p requires, brings stubs of an old Trio that hide Trio's own types from mypy.
 	$(RUN) -c 'import shutil, sysconfig; shutil.rmtree(sysconfig.get_path("purelib") + "/trio-stubs", ignore_errors=True)'
 	touch $@
