@@ -46,7 +46,7 @@ class Connection(TCPServer):
 
     def abort(self) -> None:
         """Close the socket under everything that still uses it."""
-        self.stream.socket.close()  # type: ignore[attr-defined]
+        self.stream.socket.close()
 
     async def run(self) -> None:
         """Serve; returns when the connection is closed and its requests are over."""
@@ -104,7 +104,7 @@ class Connection(TCPServer):
         self._idle.cancel()
         with trio.CancelScope(shield=True):
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
-                await self.stream.send_eof()  # type: ignore[attr-defined]
+                await self.stream.send_eof()
             await self.stream.aclose()
 
     def _set_idle(self, idle: bool) -> None:

@@ -19,8 +19,10 @@ BEACONS_PER_SECOND = 4.0
 """Stretched so that a node receives no more than this, however many nodes there are."""
 JITTER = 0.2
 """Of the period, so that nodes started together do not speak together."""
-MIN_GAP_S = 1.0
-"""Between two beacons of one node, however much changes."""
+MIN_GAP_S = 0.2
+"""Between two beacons of one node: several changes of one moment are one beacon."""
+BURST = 5
+"""Beacons that may follow each other at that gap; lastingly one a second, however much changes."""
 LOAD_STEP_PERMILLE = 250
 """A change of load that is told at once; smaller ones wait for the next beacon."""
 
@@ -60,6 +62,8 @@ class Announcer:
         self.offer_bytes = b""
         self.addresses: tuple[str, ...] = ()
         self._told = Load()
+        self._allowance = float(BURST)
+        self._spoke_at = env.monotonic()
 
     def __repr__(self) -> str:
         return f"<Announcer epoch {self.epoch}, sequence {self.sequence}, {len(self.offer.entries)} capabilities>"
@@ -86,6 +90,13 @@ class Announcer:
         self.epoch = order[0] + 1
         self.sequence = 0
         return True
+
+    def gap(self) -> float:
+        """Seconds to wait after a beacon before another change may be told."""
+        now = self._env.monotonic()
+        self._allowance = min(float(BURST), self._allowance + now - self._spoke_at) - 1.0
+        self._spoke_at = now
+        return MIN_GAP_S if self._allowance >= 0 else max(MIN_GAP_S, -self._allowance)
 
     def beacon(self, nodes: int) -> tuple[bytes, Beacon, float]:
         """The next beacon for a mesh of *nodes*: envelope, value, and seconds until the one after it."""

@@ -12,7 +12,7 @@ from atmosphere.capabilities.offer import OfferEntry
 from atmosphere.capabilities.vector import CardVector
 from atmosphere.env import Env
 from atmosphere.identity import Identity
-from atmosphere.mesh.announcer import MIN_GAP_S, Announcer, Load, beacon_addresses
+from atmosphere.mesh.announcer import Announcer, Load, beacon_addresses
 from atmosphere.mesh.intake import Hooks, Intake, Taken, vector_key
 from atmosphere.mesh.library import Library
 from atmosphere.mesh.members import Members
@@ -129,8 +129,9 @@ class Mesh:
             self.library.put(Key(Kind.BEACON, self.table.me.public_key), body)
             self.table.nodes[self.table.me].beacon = beacon
             await self._host.gossip.publish(topic, body)
-            await trio.sleep(MIN_GAP_S)
-            with trio.move_on_after(wait - MIN_GAP_S):
+            gap = self._announcer.gap()
+            await trio.sleep(gap)
+            with trio.move_on_after(wait - gap):
                 await self._speak.wait()
 
     def _heard_of_myself(self, order: tuple[int, int]) -> None:

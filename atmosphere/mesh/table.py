@@ -6,7 +6,7 @@ Pure: no I/O, no clock of its own; times are seconds on the Env's monotonic cloc
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -106,6 +106,8 @@ class GradientTable:
     version: int = 0
     """Raised by every change: whoever caches something derived compares it."""
     changes: deque[Change] = field(default_factory=lambda: deque(maxlen=CHANGES_KEPT))
+    listeners: set[Callable[[], None]] = field(default_factory=set)
+    """Called synchronously after every change."""
 
     def __repr__(self) -> str:
         online = sum(1 for node in self.nodes.values() if node.state is State.ONLINE)
@@ -114,6 +116,8 @@ class GradientTable:
     def _changed(self, peer: PeerId, what: str) -> None:
         self.version += 1
         self.changes.append(Change(self.version, peer, what))
+        for listener in tuple(self.listeners):
+            listener()
 
     def node(self, peer: PeerId, now: float) -> Node:
         """The entry of *peer*, made if it is new."""

@@ -27,6 +27,9 @@ MAX_ATTEMPTS = 5
 """Candidates tried for one intent: beyond that the mesh is in trouble and the caller should know."""
 TRACE_BYTES = 16
 KEY_BYTES = 16
+STALE_WAIT_S = 1.5
+"""When every candidate said that it does not offer the card any more: how long to wait for the news that says what it
+offers instead. A change reaches the mesh within a second."""
 CLOSE_TIMEOUT = 2.0
 """Seconds that telling a remote node to stop may take when the caller has gone."""
 
@@ -77,18 +80,33 @@ class Dispatcher:
         the work itself gets. Holds no cancel scope of the caller's task, so it may be entered in a request's handler
         and left where the response has been sent; leaving it cancels the work.
         """
-        decision = await self._router.decide(intent)
         trace_id = trace_id or self._env.token_bytes(TRACE_BYTES)
         deadline = None if deadline_s is None else self._env.monotonic() + deadline_s
         self.running += 1
         try:
-            execution, work = await self._begin(decision, args, deadline, trace_id)
+            execution, work = await self._decide_and_begin(intent, args, deadline, trace_id)
             try:
                 yield execution
             finally:
                 await _close(work)
         finally:
             self.running -= 1
+
+    async def _decide_and_begin(
+        self, intent: Intent, args: bytes, deadline: float | None, trace_id: bytes
+    ) -> tuple[Execution, Work]:
+        news = trio.Event()
+        self._table.listeners.add(news.set)
+        try:
+            return await self._begin(await self._router.decide(intent), args, deadline, trace_id)
+        except CallError as error:
+            if error.code is not Code.NOT_FOUND or not error.retryable:
+                raise
+            with trio.move_on_after(STALE_WAIT_S):
+                await news.wait()
+        finally:
+            self._table.listeners.discard(news.set)
+        return await self._begin(await self._router.decide(intent), args, deadline, trace_id)
 
     async def _begin(
         self, decision: Decision, args: bytes, deadline: float | None, trace_id: bytes

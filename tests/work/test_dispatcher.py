@@ -165,6 +165,31 @@ async def test_a_node_whose_connection_broke_is_doubted_at_once(autojump_clock: 
         assert here.table.nodes[THIRD].state is State.ONLINE
 
 
+async def test_a_card_that_is_not_offered_any_more_waits_for_the_news(autojump_clock: trio.abc.Clock) -> None:
+    """An offer has changed and the news is on its way: the caller sees the second decision, not the first refusal."""
+    fresh = False
+
+    async def run(call: ToolCall, emit: Emit) -> bytes:
+        if not fresh:
+            raise CallError(Code.NOT_FOUND, "not any more", retryable=True)
+        return b"new"
+
+    async with world({OTHER: run}) as here:
+
+        async def news() -> None:
+            nonlocal fresh
+            await trio.sleep(0.4)
+            fresh = True
+            here.table.doubt(THIRD, "any change", 0.0)
+            here.table.node(THIRD, 0.0)
+
+        here.mesh.nursery.start_soon(news)
+        started = trio.current_time()
+        async with here.dispatcher.run(INTENT, b"{}") as execution:
+            assert await execution.result() == b"new"
+        assert trio.current_time() - started < 0.6
+
+
 async def test_nobody_can_is_an_error_that_says_what_is_missing(autojump_clock: trio.abc.Clock) -> None:
     async with world({}) as here:
         with pytest.raises(CallError, match="nobody does that"):
