@@ -1,5 +1,6 @@
 """Keys, memberships, invites, revocations: who belongs to a mesh and what they may do. Pure."""
 
+from atmosphere.identity.approvals import Approval, Approvals, JoinRequest
 from atmosphere.identity.chain import ChainCache, Credential, Membership, open_chain, verify_chain, verify_issuer
 from atmosphere.identity.enrolment import Enrolment
 from atmosphere.identity.errors import IdentityError, Reason
@@ -7,10 +8,13 @@ from atmosphere.identity.home import HomeError, Keyring
 from atmosphere.identity.identity import Identity, accept_enrolment, enrol_offline
 from atmosphere.identity.invite import Invite, parse_invite
 from atmosphere.identity.invite_book import InviteBook
+from atmosphere.identity.issuers import IssuerDirectory
+from atmosphere.identity.redemption import Redemption, RedemptionSet, open_redemption, redeem_record
 from atmosphere.identity.revocation import Revocation, RevocationSet, Target, open_revocation, revoke
 
 __all__ = [
-    "ChainCache", "Credential", "Enrolment", "HomeError", "Identity", "IdentityError", "Invite", "InviteBook",
-    "Keyring", "Membership", "Reason", "Revocation", "RevocationSet", "Target", "accept_enrolment", "enrol_offline",
-    "open_chain", "open_revocation", "parse_invite", "revoke", "verify_chain", "verify_issuer",
+    "Approval", "Approvals", "ChainCache", "Credential", "Enrolment", "HomeError", "Identity", "IdentityError",
+    "Invite", "InviteBook", "IssuerDirectory", "JoinRequest", "Keyring", "Membership", "Reason", "Redemption",
+    "RedemptionSet", "Revocation", "RevocationSet", "Target", "accept_enrolment", "enrol_offline", "open_chain",
+    "open_redemption", "open_revocation", "parse_invite", "redeem_record", "revoke", "verify_chain", "verify_issuer",
 ]

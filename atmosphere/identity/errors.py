@@ -28,6 +28,8 @@ class Reason(StrEnum):
     FORBIDDEN = "forbidden"                  # the scopes do not cover it
     ABOVE_REVOKER = "above_revoker"          # a revocation of somebody above the one who signed it
     USED_UP = "used_up"                      # the invite has enrolled as many keys as it may
+    APPROVAL_REFUSED = "approval_refused"    # the owner was asked and said no
+    TOO_MANY_REQUESTS = "too_many_requests"  # so many wait for the owner that no more are taken
 
 
 class IdentityError(Exception):

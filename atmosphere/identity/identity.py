@@ -10,6 +10,7 @@ from nacl.signing import SigningKey
 from atmosphere.identity import scopes as scope_rules
 from atmosphere.identity.chain import (
     CLOCK_SKEW_S,
+    MAX_LINKS,
     Credential,
     Membership,
     check_use,
@@ -20,15 +21,15 @@ from atmosphere.identity.chain import (
     verify_issuer,
 )
 from atmosphere.identity.errors import IdentityError, Reason
-from atmosphere.identity.invite import SECRET_SIZE, Invite, create_invite, create_offline_invite
+from atmosphere.identity.invite import MAX_INVITE_S, SECRET_SIZE, Invite, create_invite, create_offline_invite
 from atmosphere.identity.link import SERIAL_SIZE, Kind, Link
-from atmosphere.identity.revocation import RevocationSet
+from atmosphere.identity.redemption import MAX_AUTHORITY_BYTES, redeem_record
+from atmosphere.identity.revocation import RevocationSet, Target, revoke
 from protocols.records import domains, sign
 from transports.peer_id import PeerId
 
 MEMBERSHIP_S = 7 * 86400       # a stolen node is out by itself in a week; members renew at 75 % of it
 ISSUER_S = 365 * 86400         # the owner key may stay in a drawer for a year
-MAX_INVITE_S = 30 * 86400      # an invite is a bearer thing: not longer than people remember that they gave it
 TokenBytes = Callable[[int], bytes]
 """So many unpredictable bytes: ``Env.token_bytes``."""
 
@@ -117,24 +118,73 @@ class Identity:
 
     def issue_membership(
         self, subject: PeerId, name: str, scopes: Iterable[str], now: float, token_bytes: TokenBytes,
-        revocations: RevocationSet | None = None,
+        revocations: RevocationSet | None = None, *, lifetime: float = MEMBERSHIP_S,
     ) -> bytes:
-        """The chain that makes *subject* a member for a week, at most as long as this issuer. Raises IdentityError."""
+        """The chain that makes *subject* a member for *lifetime* seconds, at most as long as this issuer.
+
+        Raises IdentityError.
+        """
         self._require_issuer(now, revocations)
         chain = issue_link(
-            self._key, self.issuer_chain, Kind.MEMBERSHIP, subject, scopes, name, self.mesh, now, MEMBERSHIP_S,
-            token_bytes,
+            self._key, self.issuer_chain, Kind.MEMBERSHIP, subject, scopes, name, self.mesh, now, lifetime, token_bytes
         )
         verify_chain(chain, self.mesh, subject, now, revocations)  # a revoked key is told so here, not by every node
         return chain
 
     def renew(
         self, chain: bytes, subject: PeerId, now: float, token_bytes: TokenBytes,
-        revocations: RevocationSet | None = None,
+        revocations: RevocationSet | None = None, *, lifetime: float = MEMBERSHIP_S,
     ) -> bytes:
         """A membership like the one in *chain*, from now on. Scopes beyond this issuer's own are refused."""
         old = verify_chain(chain, self.mesh, subject, now, revocations)
-        return self.issue_membership(subject, old.name, old.scopes, now, token_bytes, revocations)
+        return self.issue_membership(
+            subject, old.name, old.scopes, now, token_bytes, revocations, lifetime=lifetime
+        )
+
+    def appoint_issuer(
+        self, peer: PeerId, scopes: Iterable[str], now: float, token_bytes: TokenBytes, lifetime: float = ISSUER_S,
+        *, name: str = "", revocations: RevocationSet | None = None,
+    ) -> bytes:
+        """The chain that makes *peer* an issuer below this one; needs scope ``issue``. Raises IdentityError.
+
+        It may give memberships within *scopes*; with ``invite`` among them it may invite and redeem invites.
+        """
+        own = self._require_issuer(now, revocations)
+        if not own.allows(scope_rules.ISSUE):
+            raise IdentityError(Reason.FORBIDDEN, "this node's scopes do not cover 'issue': ask the owner")
+        if len(own.links) + 2 > MAX_LINKS:
+            raise IdentityError(
+                Reason.TOO_MANY_LINKS, "an issuer below this one could sign no membership: ask an issuer further up"
+            )
+        if not 0 < lifetime <= ISSUER_S:
+            raise IdentityError(Reason.MALFORMED, "an issuer certificate holds for more than 0 and at most 365 days")
+        chain = issue_link(
+            self._key, self.issuer_chain, Kind.ISSUER, peer, scopes, name, self.mesh, now, lifetime, token_bytes
+        )
+        if len(chain) > MAX_AUTHORITY_BYTES:
+            raise IdentityError(
+                Reason.OVERSIZED,
+                f"the issuer certificate would have {len(chain)} bytes, {MAX_AUTHORITY_BYTES} are the maximum: "
+                "use fewer scopes or a shorter name",
+            )
+        verify_issuer(chain, self.mesh, now, revocations)
+        return chain
+
+    def revoke(self, kind: Target, target: bytes, now: float, reason: str = "", until: int = 0) -> bytes:
+        """A signed revocation of *target* by the issuer chain, or by the membership if only that covers ``revoke``.
+
+        *until*: the not_after of a membership; 0 for peers and issuers. Whether the target stands above this node is
+        judged wherever the revocation is used. Raises IdentityError.
+        """
+        issuer = self.issuer
+        by_issuer = issuer is not None and issuer.allows(scope_rules.REVOKE)
+        authority = self.issuer_chain if by_issuer else self.chain
+        return revoke(kind, target, self._key, self.mesh, now, authority=authority, until=until, reason=reason)
+
+    def redeem_record(self, invite: Invite, peer: PeerId, now: float) -> bytes:
+        """The statement that *invite* enrolled *peer*; needs an issuer with scope ``invite``. Raises IdentityError."""
+        self._require_issuer(now)
+        return redeem_record(self._key, self.issuer_chain, invite, peer, now)
 
     def create_invite(
         self, addresses: Iterable[str], now: float, token_bytes: TokenBytes, *, lifetime: float = 3600.0,

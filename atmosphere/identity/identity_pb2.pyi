@@ -261,3 +261,53 @@ class Revocation(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Revocation: _TypeAlias = Revocation  # noqa: Y015
+
+@_typing.final
+class Redemption(_message.Message):
+    """Domain atmosphere/redemption/v1, signed by the issuer that redeemed, whom the Envelope names. At most 1200 bytes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    MESH_FIELD_NUMBER: _builtins.int
+    INVITE_FIELD_NUMBER: _builtins.int
+    PEER_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    USES_FIELD_NUMBER: _builtins.int
+    EXPIRES_FIELD_NUMBER: _builtins.int
+    AUTHORITY_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """1"""
+    mesh: _builtins.bytes
+    """32 bytes"""
+    invite: _builtins.bytes
+    """SHA-256 of the invite's Envelope: names it without giving it away"""
+    peer: _builtins.bytes
+    """who was enrolled: Ed25519 public key, 32 bytes"""
+    at_ms: _builtins.int
+    """Unix milliseconds; the authority must have been valid then"""
+    uses: _builtins.int
+    """of the invite"""
+    expires: _builtins.int
+    """of the invite, Unix seconds"""
+    authority: _builtins.bytes
+    """Chain that makes the signer an issuer, with scope "invite" """
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        mesh: _builtins.bytes = ...,
+        invite: _builtins.bytes = ...,
+        peer: _builtins.bytes = ...,
+        at_ms: _builtins.int = ...,
+        uses: _builtins.int = ...,
+        expires: _builtins.int = ...,
+        authority: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "authority", b"authority", "expires", b"expires", "invite", b"invite", "mesh", b"mesh", "peer", b"peer", "uses", b"uses", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Redemption: _TypeAlias = Redemption  # noqa: Y015

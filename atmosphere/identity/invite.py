@@ -33,6 +33,7 @@ MAX_TEXT = 1024                 # characters looked at: 600 bytes are 964 of the
 MAX_MESH_NAME_BYTES = 32
 MAX_ADDRESSES = 3
 MAX_USES = 10_000
+MAX_INVITE_S = 30 * 86400       # an invite is a bearer thing: not longer than people remember that they gave it
 _AGAIN = "Copy the whole text again, or ask for a new invite."
 
 

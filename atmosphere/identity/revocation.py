@@ -141,6 +141,8 @@ class RevocationSet:
     def __init__(self, mesh: bytes) -> None:
         self._mesh = mesh
         self._entries: dict[tuple[Target, bytes], Revocation] = {}
+        self.version = 0
+        """Rises with every change, so that what was derived from the set can tell that it is out of date."""
 
     def __repr__(self) -> str:
         return f"<RevocationSet {len(self._entries)} entries>"
@@ -167,6 +169,7 @@ class RevocationSet:
         if present and self._rank(present) <= self._rank(entry):
             return None
         self._entries[key] = entry
+        self.version += 1
         return entry
 
     @staticmethod
@@ -182,6 +185,7 @@ class RevocationSet:
         ended = [key for key, entry in self._entries.items() if entry.until and entry.until + CLOCK_SKEW_S < now]
         for key in ended:
             del self._entries[key]
+        self.version += bool(ended)
         return len(ended)
 
     def is_revoked(self, credential: Credential) -> bool:
@@ -193,9 +197,17 @@ class RevocationSet:
             entry = entries.get(key)
             if entry is not None and entry.level <= credential.level:
                 return True
+        return self.is_issuer_revoked(credential)
+
+    def is_peer_revoked(self, peer: PeerId) -> bool:
+        """Whether anybody struck the key of *peer*; whether that counts for a membership depends on its level."""
+        return (Target.PEER, peer.public_key) in self._entries
+
+    def is_issuer_revoked(self, credential: Credential) -> bool:
+        """Whether an issuer in the chain was struck as one, so that nothing it signed counts any more."""
         for number, link in enumerate(credential.links, 1):
             if link.kind is not Kind.MEMBERSHIP:
-                entry = entries.get((Target.ISSUER, link.subject.public_key))
+                entry = self._entries.get((Target.ISSUER, link.subject.public_key))
                 if entry is not None and entry.level < number:
                     return True
         return False
