@@ -14,10 +14,11 @@ from atmosphere.identity.errors import IdentityError, Reason
 from atmosphere.identity.identity import ISSUER_S, MEMBERSHIP_S, Identity, TokenBytes, issue_link
 from atmosphere.identity.invite import MAX_MESH_NAME_BYTES
 from atmosphere.identity.link import MAX_NAME_BYTES, Kind, check_name
+from atmosphere.identity.owner_key import SEED_SIZE, OwnerKeyError, is_sealed, seal, unseal
+from atmosphere.identity.revocation import Target, revoke
 from atmosphere.identity.scopes import ALL
 from transports.peer_id import PeerId
 
-SEED_SIZE = 32
 NODE_KEY, OWNER_KEY = "node.key", "owner.key"
 MESH, MEMBERSHIP, ISSUER = "mesh.json", "membership.chain", "issuer.chain"
 MESH_VERSION = 1
@@ -56,12 +57,14 @@ class Keyring:
     def init(self, name: str, mesh_name: str, now: float, token_bytes: TokenBytes) -> Identity:
         """Make a mesh: owner key, node key, and for this node an issuer certificate and a membership, all scopes.
 
-        Raises HomeError when the home has a mesh.
+        With an imported owner key it is that key's mesh again. Raises HomeError when the home has a mesh.
         """
         self._refuse_mesh()
         check_name(name, MAX_NAME_BYTES)
         check_name(mesh_name, MAX_MESH_NAME_BYTES)
-        seed, owner = self.node_seed(token_bytes), SigningKey(self._seed(OWNER_KEY, token_bytes))
+        if not self.has_owner_key:
+            write_atomically(self.home / OWNER_KEY, token_bytes(SEED_SIZE))
+        seed, owner = self.node_seed(token_bytes), self._owner()
         mesh, peer = owner.verify_key.encode(), _peer_id(seed)
         issuer = issue_link(owner, b"", Kind.ISSUER, peer, (ALL,), "", mesh, now, ISSUER_S, token_bytes)
         chain = issue_link(
@@ -107,6 +110,72 @@ class Keyring:
             raise IdentityError(Reason.WRONG_AUDIENCE, "this issuer certificate is for another node")
         write_atomically(self.home / ISSUER, chain)
 
+    def export_owner(
+        self, path: Path, passphrase: str, token_bytes: TokenBytes, *, remove: bool = False
+    ) -> None:
+        """Write the owner key to *path*, sealed with *passphrase*: a new file, mode 0600, read back before it counts.
+
+        *remove* takes the key out of this home then; the mesh goes on without it, see :meth:`renew_issuer`. Where the
+        home's own key is sealed, *passphrase* must open it. Raises HomeError; the home's key is then untouched.
+        """
+        if path.exists():
+            raise HomeError(f"{path} exists already: choose another file, an owner key is never written over")
+        seed = self._owner(passphrase).encode()
+        try:
+            write_atomically(path, seal(seed, passphrase, token_bytes))
+            if unseal(path.read_bytes(), passphrase) != seed:
+                raise HomeError(f"{path} does not read back as it was written: choose another disk")
+        except OSError as error:
+            raise HomeError(f"cannot write {path}: {error.strerror}") from error
+        except OwnerKeyError as error:
+            raise HomeError(f"cannot export the owner key: {error}") from error
+        if remove:
+            (self.home / OWNER_KEY).unlink()
+            _sync_folder(self.home)
+
+    def import_owner(self, path: Path, passphrase: str, *, keep_sealed: bool = False) -> None:
+        """Take the owner key in *path* into this home, plain (mode 0600) or as it is, *keep_sealed*.
+
+        A home without a mesh may take any: `init` then makes this node one of that owner's. Raises HomeError if the
+        file cannot be opened, or if the key is another mesh's or differs from the one that is here.
+        """
+        try:
+            data = path.read_bytes()
+            seed = unseal(data, passphrase)
+        except OSError as error:
+            raise HomeError(f"cannot read {path}: {error.strerror}") from error
+        except OwnerKeyError as error:
+            raise HomeError(f"{path}: {error}") from error
+        public = SigningKey(seed).verify_key.encode()
+        if self.has_mesh and self.load().mesh != public:
+            raise HomeError(f"{path} is the owner key of another mesh ({_peer_id(seed)}) than the one in {self.home}")
+        if self.has_owner_key and not self.has_mesh and self._owner(passphrase).encode() != seed:
+            raise HomeError(f"{self.home / OWNER_KEY} is another owner key: export it first, or use another --home")
+        write_atomically(self.home / OWNER_KEY, data if keep_sealed else seed)
+
+    def renew_issuer(self, now: float, token_bytes: TokenBytes, passphrase: str | None = None) -> Identity:
+        """Give this node a new issuer certificate by the owner's key, all scopes, a year from *now*.
+
+        On disk when it returns. Raises HomeError when the owner key is not in this home, is sealed and *passphrase*
+        does not open it, or is another mesh's.
+        """
+        identity = self.load()
+        chain = issue_link(
+            self._owner_of(identity, passphrase), b"", Kind.ISSUER, identity.peer_id, (ALL,), "", identity.mesh, now,
+            ISSUER_S, token_bytes,
+        )
+        self.save_issuer(chain)
+        return self.load()
+
+    def revoke_as_owner(
+        self, kind: Target, target: bytes, now: float, reason: str = "", until: int = 0,
+        passphrase: str | None = None,
+    ) -> bytes:
+        """As :meth:`Identity.revoke`, with the owner's own authority, which strikes every issuer. Raises HomeError."""
+        identity = self.load()
+        owner = self._owner_of(identity, passphrase)
+        return revoke(kind, target, owner, identity.mesh, now, until=until, reason=reason)
+
     def forget(self) -> None:
         """Leave: remove mesh, memberships and keys. An owner key goes too: without a copy its mesh ends with it."""
         for name in (MESH, MEMBERSHIP, ISSUER, OWNER_KEY, NODE_KEY):
@@ -125,6 +194,27 @@ class Keyring:
                 f"{self.home} belongs to a mesh already. Use another --home, or `atmosphere-p2p leave` first."
             )
 
+    def _owner_of(self, identity: Identity, passphrase: str | None) -> SigningKey:
+        owner = self._owner(passphrase)
+        if owner.verify_key.encode() != identity.mesh:
+            raise HomeError(f"{self.home / OWNER_KEY} is not the owner key of this home's mesh: import the right one")
+        return owner
+
+    def _owner(self, passphrase: str | None = None) -> SigningKey:
+        """The owner's key, opened if it is sealed. Raises HomeError."""
+        path = self.home / OWNER_KEY
+        if not path.exists():
+            raise HomeError(f"{path} is missing: this needs the owner's key. Bring it with `owner import FILE` first.")
+        data = self._read_private(path)
+        if is_sealed(data):
+            if passphrase is None:
+                raise HomeError(f"{path} is sealed: its passphrase is needed")
+            try:
+                data = unseal(data, passphrase)
+            except OwnerKeyError as error:
+                raise HomeError(f"{path}: {error}") from error
+        return SigningKey(_check_seed(path, data))
+
     def _seed(self, name: str, token_bytes: TokenBytes) -> bytes:
         if not (self.home / name).exists():
             write_atomically(self.home / name, token_bytes(SEED_SIZE))
@@ -132,16 +222,23 @@ class Keyring:
 
     def _read_seed(self, name: str) -> bytes:
         path = self.home / name
+        return _check_seed(path, self._read_private(path))
+
+    @staticmethod
+    def _read_private(path: Path) -> bytes:
         try:
             mode = path.stat().st_mode
             if mode & 0o077:
                 raise HomeError(f"{path} can be read by other users: run `chmod 600 {path}`")
-            seed = path.read_bytes()
+            return path.read_bytes()
         except OSError as error:
             raise HomeError(f"cannot read the key {path}: {error.strerror}. Restore it from a backup.") from error
-        if len(seed) != SEED_SIZE:
-            raise HomeError(f"{path} is not a key: {len(seed)} bytes instead of {SEED_SIZE}. Restore it from a backup.")
-        return seed
+
+
+def _check_seed(path: Path, seed: bytes) -> bytes:
+    if len(seed) != SEED_SIZE:
+        raise HomeError(f"{path} is not a key: {len(seed)} bytes instead of {SEED_SIZE}. Restore it from a backup.")
+    return seed
 
 
 def _peer_id(seed: bytes) -> PeerId:

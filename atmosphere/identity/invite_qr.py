@@ -1,8 +1,9 @@
-"""An invite as a QR code: in the terminal, and as an SVG file."""
+"""An invite as a QR code: in the terminal, and as an SVG or PNG file."""
 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import segno
 
@@ -26,3 +27,10 @@ def svg(invite: Invite) -> str:
     out = io.BytesIO()
     _code(invite).save(out, kind="svg", scale=6, border=4, light="white")
     return out.getvalue().decode()
+
+
+def png(invite: Invite, path: Path) -> None:
+    """Write a PNG file, black on white, six pixels a module: sharp on a screen and on paper. Raises OSError."""
+    out = io.BytesIO()
+    _code(invite).save(out, kind="png", scale=6, border=4, light="white")
+    path.write_bytes(out.getvalue())
