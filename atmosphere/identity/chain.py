@@ -105,6 +105,21 @@ def open_chain(chain: bytes, mesh: bytes) -> Credential:
 
     A chain that ends in a membership comes back as a :class:`Membership`. Raises IdentityError.
     """
+    envelopes = chain_parts(chain)
+    links: list[Link] = []
+    signer = PeerId.from_public_key(mesh)
+    for number, envelope in enumerate(envelopes, 1):
+        link = open_link(envelope, signer, mesh, number)
+        if links:
+            check_narrows(link, links[-1], number)
+        links.append(link)
+        signer = link.subject
+    kind = Membership if links[-1].kind is Kind.MEMBERSHIP else Credential
+    return kind(tuple(links), hashlib.sha256(chain).digest())
+
+
+def chain_parts(chain: bytes) -> tuple[bytes, ...]:
+    """The 1 to 3 envelopes in *chain*, none of them opened. Raises IdentityError."""
     if len(chain) > MAX_CHAIN_BYTES:
         raise IdentityError(Reason.OVERSIZED, f"a chain of {len(chain)} bytes, {MAX_CHAIN_BYTES} is the maximum")
     try:
@@ -115,19 +130,11 @@ def open_chain(chain: bytes, mesh: bytes) -> Credential:
         raise IdentityError(Reason.MALFORMED, "a chain that is empty or not in its one encoding")
     if len(envelopes) > MAX_LINKS:
         raise IdentityError(Reason.TOO_MANY_LINKS, f"a chain of {len(envelopes)} links, {MAX_LINKS} is the maximum")
-    links: list[Link] = []
-    signer = PeerId.from_public_key(mesh)
-    for number, envelope in enumerate(envelopes, 1):
-        link = _open_link(envelope, signer, mesh, number)
-        if links:
-            _check_narrows(link, links[-1], number)
-        links.append(link)
-        signer = link.subject
-    kind = Membership if links[-1].kind is Kind.MEMBERSHIP else Credential
-    return kind(tuple(links), hashlib.sha256(chain).digest())
+    return tuple(envelopes)
 
 
-def _open_link(envelope: bytes, signer: PeerId, mesh: bytes, number: int) -> Link:
+def open_link(envelope: bytes, signer: PeerId, mesh: bytes, number: int) -> Link:
+    """The link in *envelope*, the *number*-th of its chain, if *signer* signed it for *mesh*. Raises IdentityError."""
     try:
         payload, _ = open_envelope(envelope, domains.LINK, MAX_LINK_BYTES, signer)
     except EnvelopeError as error:
@@ -148,7 +155,7 @@ def _claimed_mesh(envelope: bytes) -> bytes | None:
         return None
 
 
-def _check_narrows(link: Link, above: Link, number: int) -> None:
+def check_narrows(link: Link, above: Link, number: int) -> None:
     """A link under *above*: may that one sign this at all, and does this allow no more?"""
     if above.kind is Kind.MEMBERSHIP or (above.kind is Kind.INVITE_KEY and link.kind is not Kind.MEMBERSHIP):
         raise IdentityError(Reason.NOT_ISSUER, f"link {number} is signed by a key that may not sign it")
