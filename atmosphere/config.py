@@ -63,6 +63,8 @@ class Config:
     """Facts about this node for constraints: ``gpu``, ``site:home``."""
     concurrency: int = 4
     """Calls of one capability at once where the backend does not say; the rest queue."""
+    membership_s: float = 7 * 86400.0
+    """Lifetime of the memberships that this node issues. A stolen node is out by itself after that; 60 s at least."""
     grace_s: float = 10.0
     """How long running work may take to finish when the node is asked to stop."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import trio
 
 from atmosphere import __version__
+from atmosphere.audit import AuditKind, AuditLog
 from atmosphere.capabilities.adapters.embedder import EmbedderBackend
 from atmosphere.capabilities.adapters.health import HealthBackend
 from atmosphere.capabilities.backend import Backend, Emit, ToolCall
@@ -23,12 +24,27 @@ from atmosphere.capabilities.scanner import Scanner, TargetStatus, plan_targets
 from atmosphere.config import BackendConfig, Config
 from atmosphere.embedding import Embedder, MiniLM
 from atmosphere.env import Env, SystemEnv
-from atmosphere.identity import Enrolment, Identity, InviteBook, Keyring
+from atmosphere.identity import (
+    Approvals,
+    Enrolment,
+    Identity,
+    IdentityError,
+    InviteBook,
+    JoinRequest,
+    Keyring,
+    Reason,
+    Target,
+)
+from atmosphere.identity.api_keys import ApiKeys
+from atmosphere.identity.identity import ISSUER_S, MEMBERSHIP_S
+from atmosphere.identity.scopes import MEMBER
 from atmosphere.knowledge import FolderInfo, IndexReport, Knowledge, KnowledgeBackend
 from atmosphere.mesh.announcer import Announcer, Load, beacon_addresses
+from atmosphere.mesh.renewal import Renewal
 from atmosphere.mesh.service import Mesh
 from atmosphere.mesh.table import GradientTable
-from atmosphere.mesh.views import CapabilityView, NodeView, capability_views, node_views
+from atmosphere.mesh.views import CapabilityView, IssuerView, NodeView, capability_views, issuer_views, node_views
+from atmosphere.rates import CallRates, JoinRates
 from atmosphere.routing.router import Router
 from atmosphere.routing.vectorizer import Vectorizer
 from atmosphere.store import Store
@@ -41,7 +57,9 @@ from protocols.call.messages import IncomingCall
 from protocols.call.messages import Load as CallLoad
 from protocols.call.server import CallServer
 from protocols.join.messages import PROTOCOL as JOIN_PROTOCOL
+from protocols.join.messages import Enrol, Enrolled, Refused, Reply, Request
 from protocols.join.server import serve_join
+from protocols.sync.messages import Kind, Record
 from transports.addresses import split_peer
 from transports.config import HostConfig
 from transports.dialer import Dialer
@@ -89,7 +107,12 @@ class Node:
         targets = plan_targets(config.backends, probe=config.probe, environ=os.environ)
         self.scanner = Scanner(self.registry, targets, concurrency=config.concurrency)
         self.store = store
-        self._announcer = Announcer(identity, store.next_counter("boot_epoch"), env, self._load)
+        self.audit = AuditLog(store, env)
+        self.api_keys = ApiKeys(store, env)
+        self.approvals = Approvals(store)
+        self._call_rates = CallRates()
+        self._join_rates = JoinRates()
+        self._announcer = Announcer(lambda: self.identity, store.next_counter("boot_epoch"), env, self._load)
         self._builtin: list[Backend] = [
             EmbedderBackend(embedder, env),
             HealthBackend(env, home),
@@ -100,6 +123,8 @@ class Node:
         self.host: Host
         self.mesh: Mesh
         self.vectorizer: Vectorizer
+        self.renewal: Renewal
+        self.enrolment: Enrolment
         self.calls: CallServer
         self.dispatcher: Dispatcher
 
@@ -145,28 +170,101 @@ class Node:
     # -- work for others --------------------------------------------------------------------------------------------
 
     async def _serve(self, call: IncomingCall, emit: Emit) -> bytes:
-        """A call of another node: its membership is checked here, at every call."""
+        """A call of another node: who it is and how much it asks for is checked here, at every call."""
+        await self.mesh.settled.wait()
+        card = self.registry.cards().get(call.card)
+        family = card.type if card is not None else "unknown"
+        started = self.env.monotonic()
+        try:
+            self._permit(call, card, started)
+        except CallError as error:
+            self.audit.record(AuditKind.REFUSED_CALL, str(call.peer), f"{family}/{call.tool}", str(error.code))
+            raise
+        outcome = "ok"
+        try:
+            return await self.registry.serve(call.card, self._tool_call(call), framed(emit))
+        except CallError as error:
+            outcome = str(error.code)
+            raise
+        except trio.Cancelled:
+            outcome = "cancelled"
+            raise
+        finally:
+            self.audit.served(str(call.peer), family, call.tool, outcome, self.env.monotonic() - started)
+
+    def _permit(self, call: IncomingCall, card: Card | None, now: float) -> None:
         membership = self.mesh.members.of(call.peer)
         if membership is None:
             raise CallError(Code.FORBIDDEN, "the membership that was shown does not hold any more; greet again")
-        if not membership.allows(_scope(self.registry.cards().get(call.card))):
+        if not membership.allows(_scope(card)):
             raise CallError(Code.FORBIDDEN, "the scopes of the membership do not cover this capability")
-        return await self.registry.serve(
-            call.card,
-            ToolCall(
-                tool=call.tool,
-                args=call.args,
-                caller=call.peer,
-                trace_id=call.trace_id,
-                idempotency_key=call.idempotency_key,
-                deadline=None if call.deadline_s is None else self.env.monotonic() + call.deadline_s,
-            ),
-            framed(emit),
+        wait = self._call_rates.take(call.peer.raw, card.type if card is not None else "unknown", now)
+        if wait:
+            raise CallError(
+                Code.RATE_LIMITED,
+                f"more calls than this node takes from one other; try again in {wait:.1f} s",
+                retryable=True,
+                retry_after_ms=int(wait * 1000) + 1,
+            )
+
+    def _tool_call(self, call: IncomingCall) -> ToolCall:
+        return ToolCall(
+            tool=call.tool,
+            args=call.args,
+            caller=call.peer,
+            trace_id=call.trace_id,
+            idempotency_key=call.idempotency_key,
+            deadline=None if call.deadline_s is None else self.env.monotonic() + call.deadline_s,
         )
 
     def _call_load(self) -> CallLoad:
         load = self.registry.load()
         return CallLoad(load.permille, load.queue)
+
+    # -- membership -------------------------------------------------------------------------------------------------
+
+    async def _judge_join(self, peer: PeerId, request: Request) -> Reply:
+        """A stranger asks to be let in, or a member to be renewed."""
+        connection = self.host.connections().get(peer)
+        address = connection.remote_address.split("/tcp/")[0] if connection is not None else ""
+        wait = self._join_rates.take(peer.raw, address, self.env.monotonic())
+        if wait:
+            return Reply(
+                Refused("rate_limited", f"too many requests to join; try again in {wait:.0f} s"),
+                int(self.env.now() * 1000),
+            )
+        reply = await self.enrolment.judge(peer, request)
+        what = request.name if isinstance(request, Enrol) else "renewal"
+        if isinstance(reply.outcome, Enrolled):
+            kind = AuditKind.JOIN if isinstance(request, Enrol) else AuditKind.RENEWAL
+            self.audit.record(kind, str(peer), what, "granted")
+        elif isinstance(reply.outcome, Refused):
+            self.audit.record(AuditKind.JOIN_REFUSED, str(peer), what, reply.outcome.code, reply.outcome.message)
+        return reply
+
+    async def _redeemed(self, record: bytes) -> None:
+        """An invite was used here: on disk and on its way to the mesh before the joiner has its answer."""
+        await self.mesh.say(Record(Kind.REDEMPTION, record))
+
+    async def _renewed(self, identity: Identity) -> None:
+        await self.env.run_blocking(lambda: Keyring(self.home).save_membership(identity))
+        self.identity = identity
+        self.mesh.identity_changed()
+        logger.info("the membership was renewed until %d", identity.membership.not_after)
+
+    def _heard_trust(self, record: Record) -> None:
+        """A new trust record is in force."""
+        if record.kind is Kind.REVOCATION:
+            self.audit.record(AuditKind.REVOKED, subject=record.digest.hex())
+        elif record.kind is Kind.ISSUER and not self.identity.issuer_chain:
+            mine = self.mesh.trust.issuers.chain_of(self.peer_id)
+            if mine:
+                Keyring(self.home).save_issuer(mine)
+                self.identity = dataclasses.replace(self.identity, issuer_chain=mine)
+                logger.info("this node was appointed an issuer")
+
+    def _expelled(self, peer: PeerId) -> None:
+        self.audit.record(AuditKind.EXPELLED, str(peer))
 
     # -- what the rooms above ask -----------------------------------------------------------------------------------
 
@@ -182,29 +280,82 @@ class Node:
                 "peer_id": str(self.peer_id),
                 "name": self.name,
                 "addresses": list(self.addresses()),
-                "membership": {
-                    "not_after": self.identity.membership.not_after,
-                    "scopes": list(self.identity.membership.scopes),
-                    "issuer": str(self.identity.membership.issuers[-1]) if self.identity.membership.issuers else None,
-                },
+                "membership": self._membership_view(),
             },
             nodes=node_views(self.table, self.env.monotonic()),
         )
+
+    def _membership_view(self) -> dict[str, object]:
+        membership = self.identity.membership
+        renewal = self.renewal.state
+        return {
+            "not_after": membership.not_after,
+            "expires_in_s": round(membership.not_after - self.env.now()),
+            "renew_at": round(membership.renew_at),
+            "renewal": renewal.state + (f": {renewal.reason}" if renewal.reason else ""),
+            "revoked": self.table.nodes[self.peer_id].membership is None,
+            "scopes": list(membership.scopes),
+            "issuer": str(membership.issuers[-1]) if membership.issuers else None,
+            "serial": membership.serial.hex(),
+        }
 
     def capabilities(self) -> tuple[CapabilityView, ...]:
         """What can be routed to now."""
         return capability_views(self.table)
 
-    def create_invite(self, uses: int, expires_s: float) -> str:
-        """The text of an invite that enrols *uses* new keys within *expires_s* seconds. Raises IdentityError."""
-        invite = self.identity.create_invite(
-            beacon_addresses(self.addresses())[:INVITE_ADDRESSES],
-            self.env.now(),
-            self.env.token_bytes,
-            lifetime=expires_s,
-            uses=uses,
-        )
-        return invite.text
+    def create_invite(
+        self,
+        uses: int,
+        expires_s: float,
+        *,
+        approval: bool = False,
+        offline: bool = False,
+        scopes: Sequence[str] | None = None,
+    ) -> str:
+        """The text of an invite that enrols *uses* new keys within *expires_s* seconds. Raises IdentityError.
+
+        *approval*: the owner is asked for each. *offline*: needs no issuer within reach, and cannot be counted.
+        """
+        addresses = beacon_addresses(self.addresses())[:INVITE_ADDRESSES]
+        now, random = self.env.now(), self.env.token_bytes
+        wanted = tuple(scopes) if scopes else MEMBER
+        if offline:
+            return self.identity.create_offline_invite(addresses, now, random, lifetime=expires_s, scopes=wanted).text
+        return self.identity.create_invite(
+            addresses, now, random, lifetime=expires_s, uses=uses, scopes=wanted, approval=approval
+        ).text
+
+    async def revoke(self, kind: Target, target: bytes, reason: str) -> None:
+        """Revoke a membership (serial), a peer or an issuer (public key): in force here and told to the mesh.
+
+        Raises IdentityError when this node may not.
+        """
+        until = 0
+        if kind is Target.MEMBERSHIP:
+            known = [n.membership for n in self.table.nodes.values() if n.membership and n.membership.serial == target]
+            until = known[0].not_after if known else int(self.env.now() + self.config.membership_s)
+        record = self.identity.revoke(kind, target, self.env.now(), reason=reason, until=until)
+        await self.mesh.say(Record(Kind.REVOCATION, record))
+
+    async def appoint_issuer(self, peer: PeerId, scopes: Sequence[str], lifetime_s: float = ISSUER_S) -> None:
+        """Let *peer* renew memberships and, with scope ``invite``, let others in. Raises IdentityError."""
+        chain = self.identity.appoint_issuer(peer, scopes, self.env.now(), self.env.token_bytes, lifetime_s)
+        await self.mesh.say(Record(Kind.ISSUER, chain))
+        self.audit.record(AuditKind.ISSUER, str(peer), ", ".join(scopes))
+
+    def issuers(self) -> tuple[IssuerView, ...]:
+        """Every issuer that this node knows."""
+        return issuer_views(self.table, self.mesh.trust.issuers)
+
+    def join_requests(self) -> list[JoinRequest]:
+        """Who waits for approval here."""
+        return self.approvals.pending()
+
+    async def decide_join(self, peer: PeerId, approve: bool) -> None:
+        """Approve or refuse a waiting join request. Raises IdentityError when there is none."""
+        if not await self.approvals.decide(peer, approve):
+            raise IdentityError(Reason.FORBIDDEN, f"{peer.short} has not asked to join; see `join requests`")
+        self.audit.record(AuditKind.APPROVAL, str(peer), outcome="approved" if approve else "refused")
 
     async def add_knowledge(self, path: Path) -> IndexReport:
         """Index a folder or file and offer it."""
@@ -295,13 +446,21 @@ async def _start(node: Node, host: Host, nursery: trio.Nursery) -> None:
     node.mesh = Mesh(
         host,
         dialer,
-        node.identity,
+        lambda: node.identity,
         node._announcer,
         node.table,
+        node.store,
         env,
         agent=f"atmosphere-p2p/{__version__}",
         on_card=lambda card_id, card: node.vectorizer.card(card_id, card),
         on_vector=lambda vector: node.vectorizer.fetched(vector),
+        on_trust=node._heard_trust,
+        on_expelled=node._expelled,
+        membership_s=max(config.membership_s, MEMBERSHIP_S),
+    )
+    trust = node.mesh.trust
+    node.renewal = Renewal(
+        lambda: node.identity, node._renewed, trust, node.mesh.neighbours, host, env, config.membership_s
     )
     node.vectorizer = Vectorizer(
         node.router.vectors,
@@ -312,26 +471,42 @@ async def _start(node: Node, host: Host, nursery: trio.Nursery) -> None:
     )
     client = CallClient(lambda peer: node.mesh.open_stream(peer, CALL_PROTOCOL))
     node.dispatcher = Dispatcher(
-        node.router, node.table, node.registry.serve, MeshCalls(client, node.table, env), env, nursery
+        node.router, node.table, node.registry.serve, MeshCalls(client, node.table, env), env, nursery,
+        node.mesh.settled,
     )
     node.calls = CallServer(node._serve, load=node._call_load)
     await node.refresh_builtin()
     nursery.start_soon(client.run)
     await nursery.start(node.mesh.run)
     host.handle(CALL_PROTOCOL, node.calls.serve)
-    enrolment = Enrolment(
-        lambda: node.identity, InviteBook(node.store), node.mesh.members.revocations, env.now, env.token_bytes
+    node.enrolment = Enrolment(
+        lambda: node.identity,
+        InviteBook(node.store),
+        trust.revocations,
+        env.now,
+        env.token_bytes,
+        trust.issuers.chain_of,
+        used_elsewhere=trust.redemptions.uses_of,
+        lost=trust.redemptions.lost,
+        on_redeemed=node._redeemed,
+        approvals=node.approvals,
+        membership_s=config.membership_s,
     )
-    host.handle(JOIN_PROTOCOL, lambda stream: serve_join(stream, enrolment.judge, env.now), public=True)
+    host.handle(JOIN_PROTOCOL, lambda stream: serve_join(stream, node._judge_join, env.now), public=True)
     node._tell()
+    if node.identity.issuer_chain:
+        trust.hear(Record(Kind.ISSUER, node.identity.issuer_chain))
+    nursery.start_soon(node.audit.run)
+    nursery.start_soon(node.renewal.run)
     nursery.start_soon(node.vectorizer.run)
     nursery.start_soon(node._offer)
     nursery.start_soon(node.scanner.run)
     nursery.start_soon(node.refresh_knowledge)
     nursery.start_soon(dialer.run)
-    for address in config.bootstrap:
-        peer, plain = split_peer(address)
+    known = [split_peer(address) for address in config.bootstrap]
+    for peer, plain in known:
         dialer.want(peer, (plain,), forever=True)
+    nursery.start_soon(node.mesh.settle, {peer for peer, _ in known} - {node.peer_id})
     if config.mdns:
         nursery.start_soon(_find_on_lan, node, host, dialer)
 

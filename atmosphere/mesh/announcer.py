@@ -51,14 +51,15 @@ def _is_loopback(address: str) -> bool:
 class Announcer:
     """Makes this node's signed statements."""
 
-    def __init__(self, identity: Identity, epoch: int, env: Env, load: Callable[[], Load]) -> None:
-        """*epoch*: boots of this node, from the store; raised there before it is used here."""
+    def __init__(self, identity: Callable[[], Identity], epoch: int, env: Env, load: Callable[[], Load]) -> None:
+        """*identity*: asked each time, because a renewal changes it. *epoch*: boots of this node, from the store;
+        raised there before it is used here."""
         self._identity = identity
         self._env = env
         self._load = load
         self.epoch = epoch
         self.sequence = 0
-        self.offer: Offer = Offer(identity.peer_id, epoch, 0, "", (), 0.0)
+        self.offer: Offer = Offer(identity().peer_id, epoch, 0, "", (), 0.0)
         self.offer_bytes = b""
         self.addresses: tuple[str, ...] = ()
         self._told = Load()
@@ -78,9 +79,9 @@ class Announcer:
         if self.offer_bytes and (self.offer.name, self.offer.entries) == (name, entries):
             return False
         self.offer = Offer(
-            self._identity.peer_id, self.epoch, self.offer.sequence + 1, name, entries, self._env.now()
+            self._identity().peer_id, self.epoch, self.offer.sequence + 1, name, entries, self._env.now()
         )
-        self.offer_bytes = self._identity.sign(domains.OFFER, self.offer.encode())
+        self.offer_bytes = self._identity().sign(domains.OFFER, self.offer.encode())
         return True
 
     def jump(self, order: tuple[int, int]) -> bool:
@@ -104,7 +105,7 @@ class Announcer:
         period = max(BASE_PERIOD_S, nodes / BEACONS_PER_SECOND)
         self._told = load = self._load()
         beacon = Beacon(
-            membership=self._identity.chain_digest,
+            membership=self._identity().chain_digest,
             epoch=self.epoch,
             sequence=self.sequence,
             period_ms=int(period * 1000 * (1 + JITTER)),
@@ -116,7 +117,7 @@ class Announcer:
             addresses=self.addresses,
         )
         wait = period * self._env.random.uniform(1 - JITTER, 1 + JITTER)
-        return self._identity.sign(domains.BEACON, beacon.encode()), beacon, wait
+        return self._identity().sign(domains.BEACON, beacon.encode()), beacon, wait
 
     def current_load(self) -> Load:
         """How busy this node is now."""
@@ -130,4 +131,4 @@ class Announcer:
         """The goodbye, as an envelope."""
         self.sequence += 1
         leave = Leave(self.epoch, self.sequence, int(self._env.now() * 1000))
-        return self._identity.sign(domains.LEAVE, leave.encode())
+        return self._identity().sign(domains.LEAVE, leave.encode())

@@ -18,7 +18,7 @@ from atmosphere.capabilities.card import Card, CardError
 from atmosphere.capabilities.offer import Offer
 from atmosphere.capabilities.vector import CardVector
 from atmosphere.env import Env
-from atmosphere.identity import IdentityError, Membership
+from atmosphere.identity import IdentityError, Membership, Reason
 from atmosphere.identity.chain import CLOCK_SKEW_S
 from atmosphere.mesh.library import Library
 from atmosphere.mesh.members import Members
@@ -108,7 +108,11 @@ class Intake:
             return Taken.OLD
         if not self._fresh(beacon):
             return Taken.OLD
-        membership = self._members.verified(beacon.membership)
+        try:
+            membership = self._members.verified(beacon.membership)
+        except IdentityError as error:
+            logger.debug("beacon of %s: %s", signer, error)
+            return Taken.BAD if error.reason is Reason.REVOKED else Taken.OLD
         if membership is None:
             self._wait(signer, body, beacon, source)
             return Taken.WAITING
@@ -123,6 +127,13 @@ class Intake:
             logger.debug("a record was refused: %s", error)
             return None
         return (payload, signer) if author is None or signer == author else None
+
+    def forget(self, peer: PeerId) -> None:
+        """Drop what was taken in of *peer* itself: it is revoked, or silent for too long."""
+        self._table.forget(peer)
+        self._waiting.pop(peer, None)
+        self._library.drop(Key(Kind.BEACON, peer.public_key))
+        self._library.drop(Key(Kind.LEAVE, peer.public_key))
 
     def _fresh(self, beacon: Beacon) -> bool:
         age = self._env.now() - beacon.issued_at_ms / 1000
@@ -142,6 +153,7 @@ class Intake:
         # A beacon that came by gossip is heard now; one out of somebody's library is as old as it says.
         if not self._table.observe(signer, beacon, membership, now - age):
             return Taken.OLD
+        self._members.renewed(membership)
         self._library.put(Key(Kind.BEACON, signer.public_key), body)
         self._library.drop(Key(Kind.LEAVE, signer.public_key))
         wanted = Key(Kind.OFFER, beacon.offer)

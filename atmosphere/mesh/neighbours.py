@@ -15,9 +15,11 @@ from atmosphere.mesh.intake import Intake
 from atmosphere.mesh.library import Library
 from atmosphere.mesh.members import Members
 from atmosphere.mesh.table import GradientTable, Path, State
+from atmosphere.mesh.trust import Trust
 from protocols.sync.messages import (
     MAX_KEYS,
     PROTOCOL,
+    TRUST_KINDS,
     Hello,
     Key,
     Kind,
@@ -58,7 +60,8 @@ class Neighbours:
     def __init__(
         self,
         host: Host,
-        identity: Identity,
+        identity: Callable[[], Identity],
+        trust: Trust,
         members: Members,
         intake: Intake,
         library: Library,
@@ -70,6 +73,7 @@ class Neighbours:
         """*joined*: called when a peer and this node have admitted each other."""
         self._host = host
         self._identity = identity
+        self._trust = trust
         self._members = members
         self._intake = intake
         self._library = library
@@ -128,9 +132,9 @@ class Neighbours:
 
     def _hello(self) -> Hello:
         return Hello(
-            mesh=self._identity.mesh,
-            membership=self._identity.chain,
-            revocations=self._members.revocations.digest,
+            mesh=self._identity().mesh,
+            membership=self._identity().chain,
+            trust=self._trust.digest,
             agent=self._agent,
             now_ms=int(self._env.now() * 1000),
         )
@@ -152,7 +156,6 @@ class Neighbours:
         except (PeerUnreachable, SyncError, StreamClosed) as error:
             logger.debug("no greeting with %s: %s", peer.short, error)
         else:
-            self._is_ready(peer)
             await self._catch_up(peer, session)
 
     async def _serve(self, stream: Stream) -> None:
@@ -179,23 +182,28 @@ class Neighbours:
             self.refusals.popitem(last=False)
 
     def _served_ready(self, peer: PeerId) -> None:
-        if not self._is_ready(peer):
-            return
-        assert self._nursery is not None
-        self._nursery.start_soon(self._catch_up, peer, None)
+        """The opener has admitted us. The first session of a connection is followed by one of ours."""
+        if not self._ready.setdefault(peer, trio.Event()).is_set():
+            assert self._nursery is not None
+            self._nursery.start_soon(self._catch_up, peer, None)
 
-    def _is_ready(self, peer: PeerId) -> bool:
-        """Note that work and gossip may begin; False if they had already."""
+    def _is_ready(self, peer: PeerId) -> None:
+        """Work and gossip with *peer* may begin: its news about who may act has been taken in."""
         event = self._ready.setdefault(peer, trio.Event())
-        if event.is_set():
-            return False
+        if event.is_set() or self._members.of(peer) is None:
+            return
         event.set()
         self.refusals.pop(peer, None)
         connection = self._host.connections().get(peer)
         path = Path(connection.path) if connection is not None else Path.UNKNOWN
         self._table.connected(peer, path, self._env.monotonic())
         self._joined(peer)
-        return True
+
+    def expel(self, peer: PeerId, reason: str) -> None:
+        """End everything with *peer*: its membership does not hold any more."""
+        self._note_refusal(peer, Refusal("revoked", reason, by_us=True))
+        self._ready.pop(peer, None)
+        self._host.expel(peer)
 
     # -- what others ask of us ------------------------------------------------------------------------------------
 
@@ -205,10 +213,11 @@ class Neighbours:
             for node in self._table.nodes.values()
             if node.beacon is not None and node.state is not State.LEFT
         ]
-        return Overview(list(self._library.keys(Kind.REVOCATION)), known)
+        return Overview(self._trust.keys(), known)
 
     def records(self, keys: Sequence[Key]) -> Iterable[Record]:
-        return self._library.records(keys)
+        yield from self._trust.records([key for key in keys if key.kind in TRUST_KINDS])
+        yield from self._library.records([key for key in keys if key.kind not in TRUST_KINDS])
 
     # -- what we ask of others ------------------------------------------------------------------------------------
 
@@ -217,10 +226,13 @@ class Neighbours:
         self._something_wanted.set()
 
     async def _catch_up(self, peer: PeerId, session: Session | None) -> None:
-        """Take in all that *peer* knows and this node does not."""
+        """Take in all that *peer* knows and this node does not: who may act first, and before anything is routed."""
         try:
             session = session or await self._open(peer)
             overview = await session.overview()
+            if session.hello.trust != self._trust.digest:
+                await self._fetch_trust(session, [key for key in overview.trust if key not in self._trust])
+            self._is_ready(peer)
             keys = self._intake.newer(iter(overview.known))
             for start in range(0, len(keys), MAX_KEYS):
                 await self._fetch(session, keys[start : start + MAX_KEYS])
@@ -231,6 +243,12 @@ class Neighbours:
         except (Refused, SyncError, StreamClosed, PeerUnreachable) as error:
             logger.debug("catching up with %s: %s", peer.short, error)
         self.wake()
+
+    async def _fetch_trust(self, session: Session, keys: Sequence[Key]) -> None:
+        for start in range(0, len(keys), MAX_KEYS):
+            for record in await session.fetch(keys[start : start + MAX_KEYS]):
+                if record.kind in TRUST_KINDS:
+                    self._trust.hear(record)
 
     async def _open(self, peer: PeerId) -> Session:
         stream = await self._host.open_stream(peer, PROTOCOL)
@@ -278,7 +296,7 @@ class Neighbours:
 def _key_of(record: Record, asked: dict[tuple[Kind, bytes], Key]) -> Key | None:
     """Which of the keys that were asked for *record* answers: by digest, else by kind where one is left."""
     found = asked.pop((record.kind, record.digest), None)
-    if found is not None or record.kind in (Kind.MEMBERSHIP, Kind.OFFER, Kind.CARD, Kind.REVOCATION):
+    if found is not None or record.kind in (Kind.MEMBERSHIP, Kind.OFFER, Kind.CARD):
         return found
     # Beacons, leaves and vectors are named by what is inside; the intake checks that against the key.
     place = next((place for place in asked if place[0] is record.kind), None)

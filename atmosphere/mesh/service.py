@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import trio
+from google.protobuf.message import DecodeError
 
 from atmosphere.capabilities.card import Card
 from atmosphere.capabilities.offer import OfferEntry
 from atmosphere.capabilities.vector import CardVector
 from atmosphere.env import Env
-from atmosphere.identity import Identity
+from atmosphere.identity import Identity, IdentityError, Membership
 from atmosphere.mesh.announcer import Announcer, Load, beacon_addresses
 from atmosphere.mesh.intake import Hooks, Intake, Taken, vector_key
 from atmosphere.mesh.library import Library
 from atmosphere.mesh.members import Members
 from atmosphere.mesh.neighbours import Neighbours
 from atmosphere.mesh.table import GradientTable, Path, State
-from protocols.beacons import beacons_topic, health_topic
-from protocols.sync.messages import Key, Kind
+from atmosphere.mesh.trust import Heard, Trust
+from atmosphere.store import Store
+from protocols.beacons import beacons_topic, health_topic, revocations_topic
+from protocols.records import records_pb2
+from protocols.sync.messages import Key, Kind, Record
 from transports.dialer import Dialer
 from transports.errors import PeerUnreachable
 from transports.gossip import GossipMessage, Verdict
@@ -37,6 +41,8 @@ PING_EVERY_S = 10.0
 PING_TIMEOUT_S = 5.0
 PRUNE_EVERY_S = 30.0
 WATCH_EVERY_S = 1.0
+SETTLE_S = 3.0
+"""After a start: for the bootstrap nodes to say who was revoked meanwhile."""
 READY_TIMEOUT_S = 5.0
 """For a node that is dialled because work has to go there: connection, greeting, admission."""
 
@@ -48,27 +54,38 @@ class Mesh:
         self,
         host: Host,
         dialer: Dialer,
-        identity: Identity,
+        identity: Callable[[], Identity],
         announcer: Announcer,
         table: GradientTable,
+        store: Store,
         env: Env,
         *,
         agent: str,
         on_card: Callable[[bytes, Card], None],
         on_vector: Callable[[CardVector], None],
+        on_trust: Callable[[Record], None],
+        on_expelled: Callable[[PeerId], None],
+        membership_s: float,
     ) -> None:
+        """*on_card*, *on_vector*: what came of others. *on_trust*: a new trust record; *on_expelled*: a peer whose
+        membership does not hold any more. All are called synchronously."""
         self.table = table
         self.library = Library()
-        self.members = Members(identity, self.library, env)
+        self.trust = Trust(identity().mesh, store, env, self._trust_changed, membership_s)
+        self.members = Members(identity().mesh, self.trust, self.library, env)
         self.intake = Intake(table, self.library, self.members, env, Hooks(on_card, on_vector, self._heard_of_myself))
         self.neighbours = Neighbours(
-            host, identity, self.members, self.intake, self.library, table, env, agent, self._joined
+            host, identity, self.trust, self.members, self.intake, self.library, table, env, agent, self._joined
         )
         self._host = host
         self._dialer = dialer
         self._identity = identity
         self._announcer = announcer
         self._env = env
+        self._on_trust = on_trust
+        self._on_expelled = on_expelled
+        self.settled = trio.Event()
+        """The neighbours that this node knew have told it who may act, or have had their time to."""
         self._speak = trio.Event()
         self._leaving = False
         self._gossipers: trio.Nursery | None = None
@@ -78,11 +95,12 @@ class Mesh:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part until cancelled. Started once the topics are subscribed and connections are greeted."""
-        own = self.members.learn(self._identity.chain)
-        me = self.table.node(self.table.me, self._env.monotonic())
-        me.path, me.membership = Path.LOCAL, own
-        await self._host.gossip.subscribe(beacons_topic(self._identity.mesh_id), self._hear_beacon)
-        await self._host.gossip.subscribe(health_topic(self._identity.mesh_id), self._hear_leave)
+        mesh_id = self._identity().mesh_id
+        self.table.node(self.table.me, self._env.monotonic()).path = Path.LOCAL
+        self.identity_changed()
+        await self._host.gossip.subscribe(beacons_topic(mesh_id), self._hear_beacon)
+        await self._host.gossip.subscribe(health_topic(mesh_id), self._hear_leave)
+        await self._host.gossip.subscribe(revocations_topic(mesh_id), self._hear_trust)
         async with trio.open_nursery() as nursery:
             self._gossipers = nursery
             await nursery.start(self.neighbours.run)
@@ -91,7 +109,34 @@ class Mesh:
             nursery.start_soon(self._measure)
             task_status.started()
 
+    async def settle(self, expected: Iterable[PeerId]) -> None:
+        """Wait for the first news of *expected*, at most SETTLE_S, before this node routes or serves anything."""
+        with trio.move_on_after(SETTLE_S):
+            for peer in expected:
+                await self.neighbours.wait_ready(peer)
+        self.settled.set()
+
     # -- what this node says --------------------------------------------------------------------------------------
+
+    def identity_changed(self) -> None:
+        """This node's membership is new: let the others know."""
+        try:
+            own: Membership | None = self.members.learn(self._identity().chain)
+        except IdentityError as error:
+            logger.error("this node's own membership does not hold: %s", error)
+            own = None
+        self.table.nodes[self.table.me].membership = own
+        self._speak.set()
+
+    async def say(self, record: Record) -> None:
+        """Make a trust record of this node's own: on disk and in force here when this returns, and told to the mesh."""
+        if self.trust.hear(record) is Heard.BAD:
+            raise ValueError(f"this node made a {record.kind.name.lower()} record that it would refuse itself")
+        await self._spread(record)
+
+    async def _spread(self, record: Record) -> None:
+        body = record.to_proto().SerializeToString()
+        await self._host.gossip.publish(revocations_topic(self._identity().mesh_id), body)
 
     def offer(self, name: str, entries: Sequence[OfferEntry], cards: Sequence[tuple[bytes, bytes, Card]]) -> None:
         """This node now offers *entries*; *cards*: (id, exact bytes, card) of each. Told to the mesh at once."""
@@ -121,7 +166,7 @@ class Mesh:
             self._speak.set()
 
     async def _beacons(self) -> None:
-        topic = beacons_topic(self._identity.mesh_id)
+        topic = beacons_topic(self._identity().mesh_id)
         while not self._leaving:  # a beacon after the goodbye would say that the node is back
             self._speak = trio.Event()
             self._announcer.addresses = beacon_addresses(self._host.addresses)
@@ -142,7 +187,7 @@ class Mesh:
     async def say_goodbye(self) -> None:
         """Tell the mesh that this node is going; it says nothing more after that."""
         self._leaving = True
-        await self._host.gossip.publish(health_topic(self._identity.mesh_id), self._announcer.leave())
+        await self._host.gossip.publish(health_topic(self._identity().mesh_id), self._announcer.leave())
 
     # -- what this node hears -------------------------------------------------------------------------------------
 
@@ -154,6 +199,41 @@ class Mesh:
         if taken is Taken.NEW:
             self._dialer.forget(message.author)
         return self._verdict(taken, message)
+
+    def _hear_trust(self, message: GossipMessage) -> Verdict:
+        try:
+            wire = records_pb2.Record.FromString(message.data)
+            record = Record(Kind(wire.kind), wire.body)
+        except (DecodeError, ValueError):
+            return Verdict.REJECT
+        heard = self.trust.hear(record)
+        return {Heard.NEW: Verdict.ACCEPT, Heard.KNOWN: Verdict.IGNORE, Heard.BAD: Verdict.REJECT}[heard]
+
+    def _trust_changed(self, record: Record) -> None:
+        """A new trust record is in force: whoever has fallen by it is put out at once."""
+        for peer in self.members.fallen():
+            self._expel(peer)
+        for node in list(self.table.nodes.values()):
+            if node.membership is not None and node.peer != self.table.me and not self._holds(node.membership):
+                self._expel(node.peer)
+        me = self.table.nodes.get(self.table.me)
+        if me is not None and me.membership is not None and not self._holds(me.membership):
+            logger.error("this node has been revoked: the others refuse it from now on")
+            me.membership = None
+        self._on_trust(record)
+
+    def _holds(self, membership: Membership) -> bool:
+        try:
+            self.trust.check(membership)
+        except IdentityError:
+            return False
+        return True
+
+    def _expel(self, peer: PeerId) -> None:
+        self._dialer.forget(peer)
+        self.intake.forget(peer)
+        self.neighbours.expel(peer, "its membership was revoked")
+        self._on_expelled(peer)
 
     def _verdict(self, taken: Taken, message: GossipMessage) -> Verdict:
         self.neighbours.wake()
@@ -229,5 +309,8 @@ class Mesh:
                 next_prune = now + PRUNE_EVERY_S
                 for peer in self.table.prune(now):
                     self._dialer.forget(peer)
-                    self.library.drop(Key(Kind.BEACON, peer.public_key))
+                    self.intake.forget(peer)
+                for peer in self.members.fallen():  # memberships that have expired
+                    self._expel(peer)
+                self.trust.forget_ended()
             self.set_load(self._announcer.current_load())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from atmosphere.identity import IssuerDirectory
 from atmosphere.mesh.table import GradientTable, Node
 
 
@@ -45,6 +46,36 @@ class CapabilityView:
     space: str
     nodes: tuple[tuple[str, str], ...]
     """(peer id, name) of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerView:
+    """Somebody who may issue memberships."""
+
+    peer_id: str
+    name: str
+    scopes: tuple[str, ...]
+    not_after: int
+    appointed_by: str
+    """Peer id of the issuer above, or ``owner``."""
+
+
+def issuer_views(table: GradientTable, issuers: IssuerDirectory) -> tuple[IssuerView, ...]:
+    """All known issuers, by name."""
+    views = []
+    for credential in issuers.issuers():
+        node = table.nodes.get(credential.peer)
+        above = credential.issuers
+        views.append(
+            IssuerView(
+                peer_id=str(credential.peer),
+                name=node.name if node is not None else credential.peer.short,
+                scopes=credential.scopes,
+                not_after=credential.not_after,
+                appointed_by=str(above[-1]) if above else "owner",
+            )
+        )
+    return tuple(sorted(views, key=lambda view: (view.name, view.peer_id)))
 
 
 def node_views(table: GradientTable, now: float) -> tuple[NodeView, ...]:

@@ -56,13 +56,16 @@ class Dispatcher:
         remote: RemoteCalls,
         env: Env,
         nursery: trio.Nursery,
+        settled: trio.Event | None = None,
     ) -> None:
+        """*settled*: nothing is routed before it is set (who was revoked while this node was away is known then)."""
         self._router = router
         self._table = table
         self._local = local
         self._remote = remote
         self._env = env
         self._nursery = nursery
+        self._settled = settled
         self.running = 0
         """Executions that have begun and not ended."""
 
@@ -95,6 +98,8 @@ class Dispatcher:
     async def _decide_and_begin(
         self, intent: Intent, args: bytes, deadline: float | None, trace_id: bytes
     ) -> tuple[Execution, Work]:
+        if self._settled is not None and not self._settled.is_set():
+            await self._settled.wait()
         news = trio.Event()
         self._table.listeners.add(news.set)
         try:

@@ -47,13 +47,17 @@ class Kind(IntEnum):
     ISSUER = 9
 
 
+TRUST_KINDS = frozenset({Kind.REVOCATION, Kind.REDEMPTION, Kind.ISSUER})
+"""Grow-only statements about who may act: asked for first, kept on disk, spread on the topic of revocations."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hello:
     """How a node introduces itself."""
 
     mesh: bytes
     membership: bytes
-    revocations: bytes
+    trust: bytes
     agent: str
     now_ms: int
 
@@ -62,7 +66,7 @@ class Hello:
             version=VERSION,
             mesh=self.mesh,
             membership=self.membership,
-            revocations=self.revocations,
+            trust=self.trust,
             agent=self.agent[:64],
             now_ms=self.now_ms,
         )
@@ -107,7 +111,7 @@ class Record:
 class Overview:
     """What a node knows, without the contents."""
 
-    revocations: Sequence[bytes]
+    trust: Sequence[Key]
     known: Sequence[Known]
 
 

@@ -46,8 +46,10 @@ Judge = Callable[[PeerId, Hello], None]
 class Session:
     """The opener's side after the greeting. One request at a time; close it with :meth:`aclose`."""
 
-    def __init__(self, channel: _Channel) -> None:
+    def __init__(self, channel: _Channel, hello: Hello) -> None:
         self._channel = channel
+        self.hello = hello
+        """What the other side said of itself."""
 
     @property
     def peer(self) -> PeerId:
@@ -56,18 +58,18 @@ class Session:
 
     async def overview(self) -> Overview:
         """What the other side knows. Raises SyncError."""
-        revocations: list[bytes] = []
+        trust: list[Key] = []
         known: list[Known] = []
         with _deadline(REQUEST_TIMEOUT):
             await self._channel.send(pb.Frame(ask=pb.Ask()))
             while True:
                 part = (await self._channel.receive("overview")).overview
-                revocations.extend(part.revocations)
+                trust.extend(Key(Kind(item.kind), item.key) for item in part.trust if item.kind in _KINDS)
                 known.extend(Known(item.author, item.epoch, item.sequence) for item in part.known)
-                if len(known) + len(revocations) > MAX_OVERVIEW_ENTRIES:
+                if len(known) + len(trust) > MAX_OVERVIEW_ENTRIES:
                     raise SyncError(f"an overview of more than {MAX_OVERVIEW_ENTRIES} entries")
                 if part.last:
-                    return Overview(revocations, known)
+                    return Overview(trust, known)
 
     async def fetch(self, keys: Sequence[Key]) -> list[Record]:
         """The records of *keys* (at most MAX_KEYS) that the other side has. Raises SyncError."""
@@ -102,13 +104,14 @@ async def open_session(stream: Stream, hello: Hello, judge: Judge) -> Session:
         if theirs.HasField("refusal"):
             raise Refused(theirs.refusal.code[:64], theirs.refusal.message[:500])
         try:
-            judge(stream.peer, _hello(theirs.hello))
+            their_hello = _hello(theirs.hello)
+            judge(stream.peer, their_hello)
         except Refused as refusal:
             await channel.refuse(refusal)
             raise
         await channel.send(pb.Frame(ready=pb.Ready()))
     channel.admit()
-    return Session(channel)
+    return Session(channel, their_hello)
 
 
 async def serve_session(
@@ -147,9 +150,9 @@ async def serve_session(
 
 
 async def _send_overview(channel: _Channel, overview: Overview) -> None:
-    for start in range(0, len(overview.revocations), OVERVIEW_ENTRIES):
-        part = overview.revocations[start : start + OVERVIEW_ENTRIES]
-        await channel.send(pb.Frame(overview=pb.Overview(revocations=part)))
+    for start in range(0, len(overview.trust), OVERVIEW_ENTRIES):
+        keys = [key.to_proto() for key in overview.trust[start : start + OVERVIEW_ENTRIES]]
+        await channel.send(pb.Frame(overview=pb.Overview(trust=keys)))
     for start in range(0, len(overview.known), OVERVIEW_ENTRIES):
         entries = overview.known[start : start + OVERVIEW_ENTRIES]
         known = [pb.Known(author=e.author, epoch=e.epoch, sequence=e.sequence) for e in entries]
@@ -179,7 +182,7 @@ _KINDS = frozenset(int(kind) for kind in Kind)
 def _hello(message: pb.Hello) -> Hello:
     if message.version != VERSION:
         raise Refused("version", f"sync version {message.version} is not spoken here, only {VERSION}: update one side")
-    return Hello(message.mesh, message.membership, message.revocations, message.agent[:64], message.now_ms)
+    return Hello(message.mesh, message.membership, message.trust, message.agent[:64], message.now_ms)
 
 
 class _Channel:

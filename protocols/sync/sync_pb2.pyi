@@ -82,7 +82,7 @@ class Hello(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     MESH_FIELD_NUMBER: _builtins.int
     MEMBERSHIP_FIELD_NUMBER: _builtins.int
-    REVOCATIONS_FIELD_NUMBER: _builtins.int
+    TRUST_FIELD_NUMBER: _builtins.int
     AGENT_FIELD_NUMBER: _builtins.int
     NOW_MS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
@@ -91,8 +91,8 @@ class Hello(_message.Message):
     """the owner's public key, 32 bytes"""
     membership: _builtins.bytes
     """the sender's chain; empty: it has none"""
-    revocations: _builtins.bytes
-    """digest of the set of revocations it knows, 32 bytes"""
+    trust: _builtins.bytes
+    """digest of the trust records it knows, 32 bytes: equal sets, equal digests"""
     agent: _builtins.str
     """for people: "atmosphere-p2p/0.1.0" """
     now_ms: _builtins.int
@@ -103,13 +103,13 @@ class Hello(_message.Message):
         version: _builtins.int = ...,
         mesh: _builtins.bytes = ...,
         membership: _builtins.bytes = ...,
-        revocations: _builtins.bytes = ...,
+        trust: _builtins.bytes = ...,
         agent: _builtins.str = ...,
         now_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "membership", b"membership", "mesh", b"mesh", "now_ms", b"now_ms", "revocations", b"revocations", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "membership", b"membership", "mesh", b"mesh", "now_ms", b"now_ms", "trust", b"trust", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -171,26 +171,26 @@ Global___Ask: _TypeAlias = Ask  # noqa: Y015
 class Overview(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    REVOCATIONS_FIELD_NUMBER: _builtins.int
+    TRUST_FIELD_NUMBER: _builtins.int
     KNOWN_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     last: _builtins.bool
     @_builtins.property
-    def revocations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """digests; in the first frames, before any beacon"""
+    def trust(self) -> _containers.RepeatedCompositeFieldContainer[Global___Key]:
+        """revocations, redemptions, issuers, by digest; in the first frames, before any beacon"""
 
     @_builtins.property
     def known(self) -> _containers.RepeatedCompositeFieldContainer[Global___Known]: ...
     def __init__(
         self,
         *,
-        revocations: _abc.Iterable[_builtins.bytes] | None = ...,
+        trust: _abc.Iterable[Global___Key] | None = ...,
         known: _abc.Iterable[Global___Known] | None = ...,
         last: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["known", b"known", "last", b"last", "revocations", b"revocations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known", b"known", "last", b"last", "trust", b"trust"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -250,7 +250,7 @@ class Key(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     kind: _records_pb2.Kind.ValueType
     key: _builtins.bytes
-    """beacon, leave: author; membership, offer, card, revocation: digest; vector: card id + space"""
+    """beacon, leave: author; vector: card id + space; all others: digest"""
     def __init__(
         self,
         *,

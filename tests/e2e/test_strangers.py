@@ -70,7 +70,7 @@ async def stranger(node: Node, seed: int) -> AsyncIterator[tuple[Host, PeerId, l
 
 
 async def greet(host: Host, peer: PeerId, mesh: bytes, membership: bytes) -> Refused:
-    hello = Hello(mesh=mesh, membership=membership, revocations=bytes(32), agent="stranger", now_ms=0)
+    hello = Hello(mesh=mesh, membership=membership, trust=bytes(32), agent="stranger", now_ms=0)
     with pytest.raises(Refused) as refused:
         await open_session(await host.open_stream(peer, SYNC), hello, lambda *_: None)
     return refused.value

@@ -28,7 +28,7 @@ from transports.peer_id import PeerId
 from transports.stream import MemoryStream, memory_stream_pair
 
 A, B = PeerId.from_public_key(bytes(32)), PeerId.from_public_key(bytes([1]) * 32)
-HELLO = Hello(mesh=bytes(32), membership=b"chain", revocations=bytes(32), agent="test", now_ms=1)
+HELLO = Hello(mesh=bytes(32), membership=b"chain", trust=bytes(32), agent="test", now_ms=1)
 DIGEST = bytes([7]) * 32
 
 
@@ -40,7 +40,7 @@ class Shelf:
         self.known = known or []
 
     def overview(self) -> Overview:
-        return Overview([DIGEST], self.known)
+        return Overview([Key(Kind.REVOCATION, DIGEST)], self.known)
 
     def records(self, keys):  # type: ignore[no-untyped-def]
         return [Record(key.kind, self.shelf[key]) for key in keys if key in self.shelf]
@@ -116,7 +116,7 @@ async def test_overview_and_records_arrive_whole_in_many_frames(autojump_clock: 
         session = await open_session(left, HELLO, let_in)
         overview = await session.overview()
         assert list(overview.known) == shelf.known
-        assert list(overview.revocations) == [DIGEST]
+        assert list(overview.trust) == [Key(Kind.REVOCATION, DIGEST)]
         unknown = Key(Kind.OFFER, bytes(32))
         records = await session.fetch([unknown, *shelf.shelf])
         assert [record.body for record in records] == list(shelf.shelf.values())  # the unknown one is left out
