@@ -27,6 +27,30 @@ class HostConfig:
     max_handshakes: int = 32
     """Handshakes at a time; each costs about 5 ms of CPU, so this is well above what a core can finish per second."""
 
+    member_handshakes: int = 16
+    """Of those, kept for addresses where members were seen: strangers who connect and stay silent fill the rest."""
+
+    stranger_rate: float = 20.0
+    """Handshakes per second of all addresses where no member was seen: a tenth of a core, at 5 ms each."""
+
+    stranger_burst: float = 20.0
+    """Of those at once: a second's worth, which delays a member's call by 0.1 s at most, and that rarely."""
+
+    address_rate: float = 5.0
+    """Handshakes per second of one such address: a dialler that backs off needs one, a household a few."""
+
+    address_burst: float = 16.0
+    """Of those at once: as many strangers as one address may have."""
+
+    member_rate: float = 20.0
+    """Handshakes per second of each address where a member was seen. It may be a NAT with many people behind it."""
+
+    member_burst: float = 40.0
+    """Of those at once: two dials each from twenty nodes behind one router that has just come back."""
+
+    stranger_bytes: int = 64 * 1024
+    """Bytes that one connection may bring before admission. Identify, join and the greeting take about 8 KiB."""
+
     handshake_timeout: float = 10.0
     """Seconds for security and muxer negotiation. A satellite link needs 3; a slow loris gets no more than this."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import cast
@@ -31,7 +31,7 @@ from multiaddr import Multiaddr
 
 from transports.addresses import Path, classify, parse
 from transports.config import HostConfig
-from transports.errors import ListenError, PeerUnreachable
+from transports.errors import AddressError, ListenError, PeerUnreachable
 from transports.gossip import Gossip, GossipStatistics
 from transports.interfaces import expand
 from transports.libp2p import multistream
@@ -327,10 +327,28 @@ class Host:
     def admit(self, peer: PeerId) -> None:
         """Let *peer* use every protocol. Gossip with it starts by ``gossip.add_peer``."""
         self._admitted.add(peer)
+        for connection in self._connections_to(peer):
+            self._swarm.gate.remember_member(connection.remote_host)
+
+    def expect_members(self, addresses: Iterable[str]) -> None:
+        """Keep budgets for handshakes from the IP addresses in these multiaddrs, where members were seen before.
+
+        So after a restart members get through a flood of strangers. Names and addresses not understood are skipped.
+        """
+        for text in addresses:
+            try:
+                address = parse(text)
+            except AddressError:
+                continue
+            if not address.host_kind.startswith("dns"):
+                self._swarm.gate.remember_member(address.host)
 
     def expel(self, peer: PeerId) -> None:
         """Take the admission back: gossip with *peer* stops now, its connections are closed in the background."""
         self._admitted.discard(peer)
+        members = {conn.remote_host for conn in self._swarm.all_connections() if conn.peer in self._admitted}
+        for host in {conn.remote_host for conn in self._connections_to(peer)} - members:
+            self._swarm.gate.forget_member(host)
         self.gossip.remove_peer(peer)
         self._nursery.start_soon(self.disconnect, peer)
 

@@ -60,7 +60,7 @@ async def test_raw_tcp(data: bytes, ending: str) -> None:
             await sock.send_all(data)
             if ending == "stays":
                 await until_closed(sock)
-        await eventually(lambda: host._swarm.handshakes == 0)
+        await eventually(lambda: host._swarm.gate.handshakes == 0)
         assert host.connections() == {}
         assert await answers(client, host.peer_id, address)
 
@@ -177,7 +177,7 @@ async def cycles(count: int, run: Callable[[], Awaitable[None]]) -> None:
 async def test_five_hundred_connects_and_disconnects_leave_nothing_behind() -> None:
     """Tasks, descriptors and memory are flat; the bare library accepts nothing after the 250th."""
 
-    async with hosts(2) as (client, host):
+    async with hosts(2, replace(CONFIG, member_rate=1000.0)) as (client, host):
         host.handle("/echo", echo)
         await host.gossip.subscribe(TOPIC, lambda message: Verdict.ACCEPT)
         await client.gossip.subscribe(TOPIC, lambda message: Verdict.ACCEPT)
@@ -191,7 +191,7 @@ async def test_five_hundred_connects_and_disconnects_leave_nothing_behind() -> N
             await client.disconnect(host.peer_id)
 
         async def measure() -> tuple[int, int, float]:
-            await eventually(lambda: not host.connections() and host._swarm.handshakes == 0)
+            await eventually(lambda: not host.connections() and host._swarm.gate.handshakes == 0)
             await trio.sleep(0.2)
             gc.collect()
             tasks = trio.lowlevel.current_statistics().tasks_living

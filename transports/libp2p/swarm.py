@@ -33,6 +33,7 @@ from multiaddr import Multiaddr
 from transports.addresses import parse
 from transports.config import HostConfig
 from transports.errors import AddressError, ListenError, PeerUnreachable
+from transports.gate import Gate
 from transports.libp2p.connection import Connection
 from transports.libp2p.tcp import RawSocket
 from transports.libp2p.yamux import MuxedStream, Upgrader, Yamux
@@ -94,7 +95,7 @@ class Swarm(LibrarySwarm):
         self.config = config
         self.auto_connector = cast(Any, NoAutoConnector())
         self.notifees.clear()  # the tag store's: it serves the library's pruner, which has nothing to do here
-        self.handshakes = 0
+        self.gate = Gate(config)
         self.refused: Counter[str] = Counter()
 
     def __repr__(self) -> str:
@@ -112,6 +113,9 @@ class Swarm(LibrarySwarm):
 
     def inbound_stream_limit(self, peer: PeerId) -> int:
         return self.config.streams_per_member if self.policy.is_admitted(peer) else self.config.streams_per_stranger
+
+    def inbound_byte_limit(self, peer: PeerId) -> int | None:
+        return None if self.policy.is_admitted(peer) else self.config.stranger_bytes
 
     async def serve_stream(self, connection: Connection, stream: MuxedStream) -> None:
         await self.policy.serve_stream(connection, stream)
@@ -143,26 +147,30 @@ class Swarm(LibrarySwarm):
     # Accepting ----------------------------------------------------------------------------------------------------
 
     def _refusal(self, host: str) -> str | None:
-        """Why a new inbound connection from *host* is not wanted now."""
-        if self.handshakes >= self.config.max_handshakes:
-            return "too many handshakes at a time"
+        """Why a new inbound connection from *host* is not wanted now. At a member's address it may be the member."""
+        crowded = None if self.gate.is_members(host) else self._crowded(host)
+        return crowded or self.gate.refusal(host, trio.current_time())
+
+    def _crowded(self, host: str) -> str | None:
+        """Why there is no room for one more stranger from *host*. Those at members' addresses take none from others."""
         strangers = self.strangers()
-        if len(strangers) >= self.config.max_strangers:
-            return "too many connections of strangers"
-        from_there = sum(1 for conn in strangers if conn.remote_address.split("/")[2] == host)
-        if from_there >= self.config.max_strangers_per_address:
+        if sum(1 for conn in strangers if conn.remote_host == host) >= self.config.max_strangers_per_address:
             return "too many strangers from one address"
+        elsewhere = sum(1 for conn in strangers if not self.gate.is_members(conn.remote_host))
+        if elsewhere >= self.config.max_strangers and not self.gate.is_members(host):
+            return "too many connections of strangers"
         return None
 
     async def _handle_inbound_connection(self, read_write_closer: ReadWriteCloser, maddr: Multiaddr) -> None:
         """Upgrade an accepted socket and stay until *this connection* ends (bug A)."""
         remote = RawSocket(read_write_closer, False).get_remote_address()
-        refusal = self._refusal(remote[0] if remote else "")
+        host = remote[0] if remote else ""
+        refusal = self._refusal(host)
         if refusal is not None:
             self.refused[refusal] += 1
             await read_write_closer.close()
             return
-        self.handshakes += 1
+        begun = self.gate.begin(host)
         try:
             muxed = await self.upgrade_inbound_raw_conn(RawSocket(read_write_closer, False), maddr)
         except Exception as error:  # whatever a stranger sends in a handshake ends that handshake only
@@ -170,7 +178,7 @@ class Swarm(LibrarySwarm):
             logger.debug("inbound handshake from %s failed: %r", remote, error)
             return
         finally:
-            self.handshakes -= 1
+            self.gate.end(begun)
         await cast(Yamux, muxed).event_closed.wait()
 
     async def add_conn(self, muxed_conn: IMuxedConn, direction: str = "unknown") -> Connection:
@@ -194,8 +202,8 @@ class Swarm(LibrarySwarm):
             reason = "that is this node itself"
         elif len(self.all_connections()) >= self.config.max_connections:
             reason = f"this node has {self.config.max_connections} connections, which is its limit"
-        elif not self.policy.is_admitted(peer) and len(self.strangers()) >= self.config.max_strangers:
-            reason = "too many connections of strangers"
+        elif connection.inbound and not self.policy.is_admitted(peer):
+            reason = self._crowded(connection.remote_host)
         if reason is not None:
             self.refused[reason] += 1
             await muxed.close(reason)
@@ -204,6 +212,8 @@ class Swarm(LibrarySwarm):
         self.background_nursery.start_soon(muxed.start)
         self.background_nursery.start_soon(connection.start)
         self.connections[muxed.peer_id] = [*siblings, connection]
+        if self.policy.is_admitted(peer):
+            self.gate.remember_member(connection.remote_host)
         if not siblings:
             self.policy.first_connection(peer)
         elif len(siblings) >= self.config.max_connections_per_peer:

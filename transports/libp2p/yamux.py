@@ -235,6 +235,8 @@ class Yamux(IMuxedConn):
     on_close: Callable[[], Awaitable[Any]] | None
     inbound_limit: Callable[[], int]
     """How many inbound streams may be open now; beyond it they are reset. Set by the connection."""
+    byte_limit: Callable[[], int | None]
+    """How many bytes may have come by now; beyond it the connection ends. None: any. Set by the connection."""
 
     def __init__(self, conn: ISecureConn, peer_id: ID) -> None:
         self.secured_conn = conn
@@ -243,6 +245,8 @@ class Yamux(IMuxedConn):
         self.event_closed = trio.Event()
         self.on_close = None
         self.inbound_limit = lambda: 0
+        self.byte_limit = lambda: None
+        self.received = 0
         self.streams: dict[int, MuxedStream] = {}
         self.inbound_count = 0
         self.refused_streams = 0
@@ -325,6 +329,9 @@ class Yamux(IMuxedConn):
         buffer = b""
         while True:
             received = await self.secured_conn.read()
+            self.received += len(received)
+            if (allowed := self.byte_limit()) is not None and self.received > allowed:
+                raise ProtocolViolation(f"{self.received} bytes before admission, the limit is {allowed}")
             buffer = buffer + received if buffer else received
             offset, end = 0, len(buffer)
             while end - offset >= _EMPTY_HEADER:
