@@ -57,7 +57,7 @@ class Approvals:
         known = self._requests.get(key)
         if known is not None:
             return known.state
-        await self._forget(now)
+        dropped = self._forget(now)
         pending = self.pending()
         of_invite = sum(request.invite_id == invite.id for request in pending)
         if len(pending) >= MAX_PENDING or of_invite >= MAX_PENDING_PER_INVITE:
@@ -65,11 +65,18 @@ class Approvals:
                 Reason.TOO_MANY_REQUESTS, "too many requests wait for the owner's answer: ask the owner to answer them"
             )
         added = JoinRequest(invite.id, peer, name, now, Approval.PENDING)
-        self._requests[key] = added  # at once: two requests at a time are one
-        await self._store.write(lambda connection: connection.execute(
-            "INSERT OR REPLACE INTO join_requests VALUES (?, ?, ?, ?, ?)",
-            (added.invite_id, peer.raw, name, now, str(added.state)),
-        ))
+        self._requests[key] = added  # before anything else can run: two requests at a time are one
+
+        def change(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "DELETE FROM join_requests WHERE invite = ? AND peer = ?", [(key[0], key[1].raw) for key in dropped]
+            )
+            connection.execute(
+                "INSERT OR REPLACE INTO join_requests VALUES (?, ?, ?, ?, ?)",
+                (added.invite_id, peer.raw, name, now, str(added.state)),
+            )
+
+        await self._store.write(change)
         return added.state
 
     def pending(self) -> list[JoinRequest]:
@@ -92,18 +99,17 @@ class Approvals:
             self._requests[key] = replace(self._requests[key], state=state)
         return True
 
-    async def _forget(self, now: float) -> None:
-        """Drop requests whose invites have surely ended, and the oldest answers beyond the bound."""
+    def _forget(self, now: float) -> set[tuple[bytes, PeerId]]:
+        """Drop requests whose invites have surely ended, and the oldest answers beyond the bound; which they were.
+
+        The caller takes them off the disk; if it then refuses, they come back with a restart and go again.
+        """
         decided = [key for key, request in self._requests.items() if request.state is not Approval.PENDING]
         ended = [key for key, request in self._requests.items() if request.asked_at < now - KEPT_S]
         dropped = {*ended, *decided[: max(0, len(decided) - MAX_DECIDED)]}
-        if not dropped:
-            return
         for key in dropped:
             del self._requests[key]
-        await self._store.write(lambda connection: connection.executemany(
-            "DELETE FROM join_requests WHERE invite = ? AND peer = ?", [(invite, peer.raw) for invite, peer in dropped]
-        ))
+        return dropped
 
 
 def _load(connection: sqlite3.Connection) -> list[JoinRequest]:
