@@ -53,10 +53,11 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """No, and why."""
+    """No, and why. *retry_after_ms*: when asking again makes sense, as with ``rate_limited``; 0 when it does not."""
 
     code: str
     message: str
+    retry_after_ms: int = 0
 
 
 Request = Enrol | Renew
@@ -103,7 +104,7 @@ def encode_reply(reply: Reply) -> bytes:
     elif isinstance(outcome, Pending):
         wire.pending.retry_after_ms = outcome.retry_after_ms
     else:
-        wire.refused.code = outcome.code
+        wire.refused.code, wire.refused.retry_after_ms = outcome.code, outcome.retry_after_ms
         wire.refused.message = outcome.message.encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore")
     return wire.SerializeToString()
 
@@ -118,7 +119,7 @@ def decode_reply(payload: bytes) -> Reply:
     elif wire.HasField("pending"):
         outcome = Pending(wire.pending.retry_after_ms)
     elif wire.HasField("refused"):
-        outcome = Refused(wire.refused.code or "refused", wire.refused.message)
+        outcome = Refused(wire.refused.code or "refused", wire.refused.message, wire.refused.retry_after_ms)
     else:
         raise JoinError("a reply that says nothing this node knows; update the older side")
     return Reply(outcome, wire.time_ms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 
 import pytest
 import trio
@@ -30,6 +31,7 @@ from protocols.join.messages import (
 )
 from protocols.join.server import TIMEOUT_S, serve_join
 from transports.peer_id import PeerId
+from transports.rates import TokenBuckets
 from transports.stream import MemoryStream, StreamClosed, memory_stream_pair
 
 A, B = PeerId.from_public_key(bytes(32)), PeerId.from_public_key(bytes([1]) * 32)
@@ -60,7 +62,9 @@ def test_request_round_trip(request: Request) -> None:
 @given(st.builds(Reply, st.one_of(
     st.builds(Enrolled, st.binary(max_size=700), st.text("abc", max_size=32), st.binary(max_size=700)),
     st.builds(Pending, st.integers(0, 2**63)),
-    st.builds(Refused, st.text("abc", min_size=1, max_size=20), st.text("abc ", max_size=500)),
+    st.builds(
+        Refused, st.text("abc", min_size=1, max_size=20), st.text("abc ", max_size=500), st.integers(0, 2**63)
+    ),
 ), st.integers(0, 2**63)))
 def test_reply_round_trip(reply: Reply) -> None:
     assert decode_reply(encode_reply(reply)) == reply
@@ -138,6 +142,34 @@ async def test_a_stranger_that_breaks_the_rules(
         assert reply.time_ms == 1_800_000_000_500
     else:
         assert reply is None
+
+
+async def test_a_flood_is_told_when_to_ask_again_and_costs_no_check(autojump_clock: trio.testing.MockClock) -> None:
+    """Five at once and one each five seconds; whoever waits as told is judged."""
+    rates: TokenBuckets[PeerId] = TokenBuckets(0.2, 5, 100)
+    judged = []
+
+    async def count(peer: PeerId, request: Request) -> Reply:
+        judged.append(peer)
+        return await grant(peer, request)
+
+    async def once() -> Reply:
+        mine, theirs = memory_stream_pair(A, B)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                partial(serve_join, admit=lambda peer: rates.take(peer, trio.current_time())),
+                theirs, count, now,
+            )
+            return await ask(mine, ENROL)
+
+    outcomes = [(await once()).outcome for _ in range(50)]
+    assert judged == [A] * 5
+    refused = outcomes[-1]
+    assert isinstance(refused, Refused)
+    assert refused == Refused("rate_limited", refused.message, 5000)
+    assert "ask again in 5 s" in refused.message
+    await trio.sleep(refused.retry_after_ms / 1000)
+    assert isinstance((await once()).outcome, Enrolled)
 
 
 async def test_a_slow_stranger_is_dropped_at_the_deadline(autojump_clock: trio.testing.MockClock) -> None:
