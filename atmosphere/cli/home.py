@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     import httpx2
 
     from atmosphere.cli.control import Control
+    from atmosphere.store import Store
 
 SOCKET = "control.sock"
+DATABASE = "node.db"
 
 
 class Failure(click.ClickException):
@@ -97,6 +99,26 @@ class Home:
         else:
             with self.locked():
                 yield None
+
+    @contextmanager
+    def store(self) -> Iterator[Store]:
+        """The node's database, opened by this command. Raises :class:`Failure`."""
+        from atmosphere.env import SystemEnv
+        from atmosphere.store import Store, StoreError
+
+        try:
+            store = Store(self.path / DATABASE, SystemEnv())
+        except StoreError as error:
+            raise Failure(str(error)) from error
+        try:
+            yield store
+        finally:
+            store.close()
+
+    @property
+    def has_store(self) -> bool:
+        """Whether there is a database: reading an absent one would create it."""
+        return (self.path / DATABASE).exists()
 
     def node(self) -> Control:
         """The running node. Raises :class:`NotRunning`."""

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from atmosphere.cli.home import Failure, Home, pass_home
 from atmosphere.cli.options import json_option, print_json, print_table
-
-if TYPE_CHECKING:
-    from atmosphere.store import Store
 
 
 @click.group()
@@ -59,28 +54,12 @@ def list_indexed(home: Home, as_json: bool) -> None:
                       "not there now" if folder["missing"] else "") for folder in folders])
 
 
-@contextmanager
-def _store(home: Home) -> Iterator[Store]:
-    """The node's database, opened by this command: only while no node runs."""
-    from atmosphere.env import SystemEnv
-    from atmosphere.store import Store, StoreError
-
-    try:
-        store = Store(home.path / "node.db", SystemEnv())
-    except StoreError as error:
-        raise Failure(str(error)) from error
-    try:
-        yield store
-    finally:
-        store.close()
-
-
 def _index(home: Home, path: Path) -> dict[str, Any]:
     from atmosphere.embedding import EmbedderError, MiniLM
     from atmosphere.env import SystemEnv
     from atmosphere.knowledge import Knowledge, KnowledgeError
 
-    with _store(home) as store:
+    with home.store() as store:
         try:
             return dataclasses.asdict(Knowledge(store, MiniLM.load(), SystemEnv()).add(path))
         except (KnowledgeError, EmbedderError) as error:
@@ -88,9 +67,9 @@ def _index(home: Home, path: Path) -> dict[str, Any]:
 
 
 def _list(home: Home) -> list[dict[str, Any]]:
-    if not (home.path / "node.db").exists():
+    if not home.has_store:
         return []
     from atmosphere.knowledge import list_folders
 
-    with _store(home) as store:
+    with home.store() as store:
         return [dataclasses.asdict(folder) for folder in list_folders(store)]

@@ -1,18 +1,16 @@
-"""``init``, ``invite``, ``join``, ``leave``: a home's place in a mesh."""
+"""``init``, ``leave``: a home's place in a mesh."""
 
 from __future__ import annotations
 
 import dataclasses
 import socket
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from atmosphere.cli.home import Failure, Home, pass_home
 from atmosphere.cli.lock import wait_until_free
-from atmosphere.cli.options import duration, json_option, print_json
+from atmosphere.cli.options import label, yes_option
 from atmosphere.config import Config, save
 from atmosphere.env import SystemEnv
 
@@ -23,16 +21,10 @@ NAME_BYTES = 64
 """Of a node's name in UTF-8, as memberships carry it."""
 MESH_NAME_BYTES = 32
 """The same of a mesh: it is in every invite, and an invite is a QR code."""
+OF_THE_MESH = ("trust", "invites", "join_requests")
+"""Tables about the members of a mesh; they mean nothing in the next one. What belongs to the node stays."""
 END_S = 15.0
 """What a node that leaves may take: the grace period of its work, the goodbye, closing files."""
-
-
-def label(limit: int, text: str) -> str:
-    """A name for people: printable, at most *limit* bytes."""
-    text = text.strip()
-    if not text or not text.isprintable() or len(text.encode()) > limit:
-        raise click.BadParameter(f"a name has 1 to {limit} bytes, all printable")
-    return text
 
 
 def node_name(text: str) -> str:
@@ -59,77 +51,12 @@ def init(home: Home, name: str | None, mesh: str | None) -> None:
     with home.locked():
         identity = new_mesh(home, name, mesh)
     click.echo(f"Mesh {identity.mesh_name}  {identity.mesh_id}\nNode {identity.name}  {identity.peer_id}\n"
-               f"The keys are in {home.path}. owner.key owns the mesh: copy it to a safe place.")
+               f"The keys are in {home.path}. owner.key owns the mesh: "
+               "`atmosphere-p2p owner export FILE` makes a copy for a safe place.")
 
 
 @click.command()
-@click.option("--uses", type=click.IntRange(1, 10_000), default=1, show_default=True, help="How many nodes it lets in.")
-@click.option("--expires", type=duration, default="1h", show_default=True, metavar="TIME",
-              help="When it ends: 30m, 1h, 7d.")
-@click.option("--svg", type=click.Path(dir_okay=False, writable=True, path_type=Path), metavar="FILE",
-              help="Write the QR code to FILE as well.")
-@json_option
-@pass_home
-def invite(home: Home, uses: int, expires: float, svg: Path | None, as_json: bool) -> None:
-    """Print an invite: text, and a QR code in the terminal.
-
-    Whoever has it may join until it is used up or expired. It is not needed again to reconnect.
-    """
-    from atmosphere.identity import invite_qr, parse_invite
-
-    control = home.running()
-    made = control.post("/v1/admin/invite", {"uses": uses, "expires_s": expires}) if control else _invite_from_files(
-        home, uses, expires)
-    parsed = parse_invite(made["invite"])
-    if svg:
-        try:
-            svg.write_text(invite_qr.svg(parsed), encoding="utf-8")
-        except OSError as error:
-            raise Failure(f"cannot write {svg}: {error.strerror}", "name another file with --svg") from error
-    if as_json:
-        print_json(made)
-        return
-    if sys.stdout.isatty():
-        click.echo(invite_qr.terminal(parsed))
-    click.echo(made["invite"])
-    click.echo(f"For {uses} node{'s' if uses > 1 else ''}, until {_clock(made['expires_at'])}. "
-               "There: atmosphere-p2p join INVITE", err=True)
-    if not control:
-        click.echo("The node is not running: start it with `atmosphere-p2p run` before the invite is used.", err=True)
-
-
-@click.command()
-@click.argument("invite", metavar="INVITE|@FILE")
-@name_option
-@pass_home
-def join(home: Home, invite: str, name: str | None) -> None:
-    """Make this node a member of the mesh that INVITE is for.
-
-    INVITE is the text of an invite, or @FILE for a file that holds it.
-    """
-    from atmosphere.identity import IdentityError, Keyring, parse_invite
-
-    with home.locked():
-        if Keyring(home.path).has_mesh:
-            raise Failure(f"{home.path} belongs to a mesh already",
-                          "`atmosphere-p2p leave` forgets that one, or choose another --home")
-        config = home.config()
-        name = name or config.name or _host_name()
-        try:
-            parsed = parse_invite(_text(invite))
-        except IdentityError as error:
-            raise Failure(str(error)) from error
-        from atmosphere.cli.enrol import enrol
-
-        identity = enrol(home.path, parsed, name)
-        save(home.path, dataclasses.replace(
-            config, name=name, bootstrap=tuple(dict.fromkeys((*config.bootstrap, *parsed.addresses)))))
-    click.echo(f"Joined mesh {identity.mesh_name}  {identity.mesh_id}\nas node   {name}  {identity.peer_id}\n"
-               "Start it with `atmosphere-p2p run`.")
-
-
-@click.command()
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @pass_home
 def leave(home: Home, yes: bool) -> None:
     """Leave the mesh and forget its keys."""
@@ -151,11 +78,18 @@ def leave(home: Home, yes: bool) -> None:
             raise Failure("the node has left and still finishes its work", "its keys are gone when it ends")
     with home.locked():
         keyring.forget()
+        _forget_what_was_heard(home)
         save(home.path, dataclasses.replace(home.config(), bootstrap=()))
     click.echo(f"Left mesh {identity.mesh_name}; its keys are gone.")
 
 
 # -- the files ----------------------------------------------------------------------------------------------------
+
+
+def _forget_what_was_heard(home: Home) -> None:
+    if home.has_store:
+        with home.store() as store:
+            store.write_now(lambda connection: [connection.execute(f"DELETE FROM {table}") for table in OF_THE_MESH])
 
 
 def has_mesh(home: Home) -> bool:
@@ -171,7 +105,7 @@ def new_mesh(home: Home, name: str | None = None, mesh: str | None = None) -> Id
 
     env = SystemEnv()
     config = home.config()
-    name = name or config.name or _host_name()
+    name = name or config.name or host_name()
     try:
         identity = Keyring(home.path).init(name, mesh or _cut(name, MESH_NAME_BYTES), env.now(), env.token_bytes)
     except (HomeError, IdentityError) as error:
@@ -196,24 +130,31 @@ def load_identity(home: Home) -> Identity:
 
 def describe(home: Home) -> dict[str, Any]:
     """What the files know, in the form of ``status --json``."""
-    identity, config = load_identity(home), home.config()
+    from atmosphere.cli.trust import heard, is_struck
+
+    identity, config, now = load_identity(home), home.config(), SystemEnv().now()
     membership = identity.membership
     return {
         "mesh": {"id": identity.mesh_id, "name": identity.mesh_name},
         "me": {
             "peer_id": str(identity.peer_id),
             "name": config.name or identity.name,
-            "addresses": list(_addresses(config, identity)),
+            "addresses": list(known_addresses(config, identity)),
             "membership": {
                 "not_after": membership.not_after,
+                "expires_in_s": round(membership.not_after - now),
+                "renew_at": round(membership.renew_at),
+                "renewal": "ok" if now < membership.renew_at else "due",
+                "revoked": is_struck(heard(home, identity.mesh), membership),
                 "scopes": list(membership.scopes),
                 "issuer": str(membership.issuers[-1]) if membership.issuers else None,
+                "serial": membership.serial.hex(),
             },
         },
     }
 
 
-def _addresses(config: Config, identity: Identity) -> tuple[str, ...]:
+def known_addresses(config: Config, identity: Identity) -> tuple[str, ...]:
     """Where the node will listen, as far as the settings say: a port that is chosen at each start is not known."""
     from transports.addresses import parse
     from transports.interfaces import expand
@@ -224,39 +165,10 @@ def _addresses(config: Config, identity: Identity) -> tuple[str, ...]:
                  for one in known if one.port for address in expand(one))
 
 
-def _invite_from_files(home: Home, uses: int, expires: float) -> dict[str, Any]:
-    from atmosphere.identity import IdentityError
-
-    identity, env = load_identity(home), SystemEnv()
-    addresses = _addresses(home.config(), identity)
-    if not addresses:
-        raise Failure("an invite carries this node's addresses, which it has only when it has run",
-                      "start it with `atmosphere-p2p run`, then invite")
-    try:
-        made = identity.create_invite(addresses, env.now(), env.token_bytes, lifetime=expires, uses=uses)
-    except IdentityError as error:
-        raise Failure(str(error)) from error
-    return {"invite": made.text, "expires_at": made.expires, "uses": made.uses}
-
-
-def _text(invite: str) -> str:
-    if not invite.startswith("@"):
-        return invite
-    try:
-        return Path(invite[1:]).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure(f"cannot read the invite from {invite[1:]}: {error}", "give its text instead") from error
-
-
-def _host_name() -> str:
+def host_name() -> str:
+    """What people call this machine, as far as a node's name may be long."""
     return _cut(socket.gethostname() or "node", NAME_BYTES)
 
 
 def _cut(text: str, limit: int) -> str:
     return text.encode()[:limit].decode(errors="ignore").strip()
-
-
-def _clock(seconds: float) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -23,6 +23,25 @@ def duration(text: str) -> float:
     return seconds
 
 
+def scopes(text: str) -> tuple[str, ...]:
+    """Scopes separated by commas: ``call:llm/*,serve``."""
+    from atmosphere.identity import IdentityError
+    from atmosphere.identity.scopes import check
+
+    try:
+        return check(word for word in re.split(r"[,\s]+", text) if word)
+    except IdentityError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def label(limit: int, text: str) -> str:
+    """A text for people: printable, 1 to *limit* bytes."""
+    text = text.strip()
+    if not text or not text.isprintable() or len(text.encode()) > limit:
+        raise click.BadParameter(f"it has 1 to {limit} bytes, all printable")
+    return text
+
+
 def json_object(text: str) -> dict[str, Any]:
     """A JSON object on the command line."""
     try:
@@ -37,6 +56,16 @@ def json_object(text: str) -> dict[str, Any]:
 def json_option(command: F) -> F:
     """Add ``--json``: the command prints one JSON document instead of text for people."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def clock(seconds: float) -> str:
+    """A moment (Unix seconds) in this machine's time zone."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def print_json(data: Any) -> None:

@@ -1,8 +1,7 @@
-"""Ports of the machine: find free ones, tell who may bind where."""
+"""Ports of the machine: find free ones, read addresses that have one."""
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 
 ATTEMPTS = 50
@@ -40,13 +39,3 @@ def split_host_port(text: str) -> tuple[str, int]:
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"{text!r} is not HOST:PORT; write it like 127.0.0.1:11451")
     return host, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether *host* is this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -41,17 +41,14 @@ def peer_multiaddr(text: str) -> str:
     return multiaddr(text)
 
 
-def loopback_address(text: str) -> str:
-    """HOST:PORT on this machine. Anything else would open the mesh to strangers without a key."""
-    from atmosphere.cli.ports import is_loopback, split_host_port
+def host_port(text: str) -> str:
+    """HOST:PORT."""
+    from atmosphere.cli.ports import split_host_port
 
     try:
-        host, _ = split_host_port(text)
+        split_host_port(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
-    if not is_loopback(host):
-        raise click.BadParameter(f"{host} is not a loopback address: other machines would use the mesh without a key. "
-                                 "Run a node there and let it join instead")
     return text
 
 
@@ -61,7 +58,8 @@ def loopback_address(text: str) -> str:
                    "config.yaml]")
 @click.option("--bootstrap", type=peer_multiaddr, multiple=True, metavar="MULTIADDR",
               help="Connect to this node as well, for this run; may be repeated. Ends in /p2p/PEER.")
-@click.option("--http", type=loopback_address, metavar="HOST:PORT", help=f"The OpenAI API  [default: {DEFAULT_HTTP}]")
+@click.option("--http", type=host_port, metavar="HOST:PORT",
+              help=f"The OpenAI API  [default: {DEFAULT_HTTP}]. For other machines it needs an API key: `keys add`.")
 @click.option("--no-mdns", is_flag=True, help="Do not look for nodes of this mesh on the LAN, nor be found there.")
 @click.option("--no-probe", is_flag=True, help="Do not look for model servers on the usual local ports.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="warning", show_default=True)

@@ -27,7 +27,8 @@ def node_json(name: str, peer: str, **values: Any) -> dict[str, Any]:
 STATUS: dict[str, Any] = {
     "mesh": {"id": "12D3KooWMesh", "name": "Home"},
     "me": {"peer_id": ME, "name": "laptop", "addresses": ["/ip4/127.0.0.1/tcp/4001/p2p/" + ME],
-           "membership": {"not_after": 1_900_000_000, "scopes": ["call"], "issuer": ME}},
+           "membership": {"not_after": 1_900_000_000, "expires_in_s": 500_000, "renew_at": 1_899_000_000,
+                          "renewal": "ok", "revoked": False, "scopes": ["call"], "issuer": ME, "serial": "ab" * 16}},
     "nodes": [node_json("laptop", ME, path="local", rtt_ms=None), node_json("server", OTHER)],
 }
 
@@ -38,6 +39,8 @@ class FakeNode:
 
     routes: dict[tuple[str, str], Callable[[Any], httpx2.Response]] = field(default_factory=dict)
     requests: list[tuple[str, str, Any]] = field(default_factory=list)
+    queries: list[str] = field(default_factory=list)
+    """What follows the ``?`` in the path of each request."""
 
     def answer(self, method: str, path: str, body: Any, status: int = 200,
                headers: dict[str, str] | None = None) -> None:
@@ -50,6 +53,7 @@ class FakeNode:
         body = json.loads(request.content) if request.content else None
         key = (request.method, request.url.path)
         self.requests.append((*key, body))
+        self.queries.append(request.url.query.decode())
         if key not in self.routes:
             return httpx2.Response(404, json={"error": {"message": f"no such route {key}", "code": "not_found"}})
         return self.routes[key](body)
@@ -77,6 +81,7 @@ def cli(home: Path) -> Invoke:
 def node() -> FakeNode:
     fake = FakeNode()
     fake.answer("GET", "/v1/admin/status", STATUS)
+    fake.answer("GET", "/v1/admin/join-requests", {"requests": []})
     return fake
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
-from atmosphere.cli.enrol import granted
+from atmosphere.cli.enrol import Silent, decision, granted, issuers
 from atmosphere.cli.home import Failure
 from atmosphere.env import FixedEnv
 from atmosphere.identity import Enrolment, Identity, IdentityError, Invite, InviteBook, Keyring, Reason, RevocationSet
 from atmosphere.store import Store
-from protocols.join.messages import Enrol, Pending, Refused, Reply
+from protocols.join.messages import Enrol, Enrolled, Outcome, Pending, Refused, Reply
+from tests.cli.conftest import OTHER
+from transports.peer_id import PeerId
 
 ADDRESS = "/ip4/192.0.2.7/tcp/4001"
 
@@ -65,9 +69,50 @@ async def test_a_refusal_keeps_its_words(inviter: Identity, invite: Invite, keyr
         granted(invite, keyring, reply, expired)
 
 
-async def test_a_pending_approval_says_to_come_back(invite: Invite, keyring: Keyring, env: FixedEnv) -> None:
-    with pytest.raises(Failure, match="approve"):
-        granted(invite, keyring, Reply(Pending(1000), int(env.now() * 1000)), env)
+class Issuer:
+    """Gives *answers* one after the other: an outcome, or silence. Counts who asked and when."""
+
+    def __init__(self, *answers: Outcome | None) -> None:
+        self.answers = list(answers)
+        self.asked_at: list[float] = []
+
+    async def ask(self, request: Enrol) -> Reply:
+        self.asked_at.append(trio.current_time())
+        outcome = self.answers.pop(0)
+        if outcome is None:
+            raise Silent("cannot reach the inviter")
+        return Reply(outcome, 0)
+
+
+YES = Enrolled(b"chain", "Home")
+
+
+async def test_pending_is_asked_again_when_it_says(autojump_clock: trio.testing.MockClock) -> None:
+    issuer, said = Issuer(Pending(5000), Pending(10), Pending(10_000_000), YES), []
+    began = trio.current_time()
+    reply = await decision(issuer.ask, Enrol(b"invite", "joiner"), lambda: said.append(trio.current_time()))
+    assert reply.outcome == YES
+    assert said == [began], "told once, before the wait"
+    assert [at - began for at in issuer.asked_at] == [0, 5, 6, 66], "never hurried, never longer than a minute"
+
+
+async def test_an_issuer_that_is_off_for_a_moment_does_not_end_the_wait(
+    autojump_clock: trio.testing.MockClock
+) -> None:
+    issuer = Issuer(Pending(1000), None, None, Refused("approval_refused", "the owner said no"))
+    reply = await decision(issuer.ask, Enrol(b"invite", "joiner"), lambda: None)
+    assert reply.outcome == Refused("approval_refused", "the owner said no")
+
+
+async def test_silence_at_the_first_question_is_a_failure(autojump_clock: trio.testing.MockClock) -> None:
+    with pytest.raises(Silent):
+        await decision(Issuer(None).ask, Enrol(b"invite", "joiner"), lambda: pytest.fail("nobody is waiting"))
+
+
+async def test_the_inviter_is_asked_before_the_others(invite: Invite) -> None:
+    other = f"/ip4/192.0.2.8/tcp/4001/p2p/{OTHER}"
+    assert list(issuers(invite, [other]).items()) == [
+        (invite.inviter, [ADDRESS]), (PeerId.parse(OTHER), ["/ip4/192.0.2.8/tcp/4001"])]
 
 
 async def test_a_membership_for_somebody_else_is_refused(

@@ -6,9 +6,9 @@ import click
 import pytest
 
 from atmosphere.cli.backend import backend_url
-from atmosphere.cli.options import duration, json_object
-from atmosphere.cli.ports import is_loopback, split_host_port
-from atmosphere.cli.run import loopback_address, multiaddr, peer_multiaddr
+from atmosphere.cli.options import duration, json_object, scopes
+from atmosphere.cli.ports import split_host_port
+from atmosphere.cli.run import host_port, multiaddr, peer_multiaddr
 
 PEER = "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X"
 
@@ -53,15 +53,22 @@ def test_wrong_host_and_port(text: str) -> None:
         split_host_port(text)
 
 
-@pytest.mark.parametrize(("host", "mine"), [("127.0.0.1", True), ("::1", True), ("localhost", True),
-                                            ("0.0.0.0", False), ("192.168.1.2", False), ("example.org", False)])
-def test_loopback(host: str, mine: bool) -> None:
-    assert is_loopback(host) is mine
+def test_http_may_be_any_interface_the_node_decides() -> None:
+    assert host_port("0.0.0.0:11451") == "0.0.0.0:11451"
+    with pytest.raises(click.BadParameter, match="HOST:PORT"):
+        host_port("0.0.0.0")
 
 
-def test_http_on_another_interface_is_refused() -> None:
-    with pytest.raises(click.BadParameter, match="without a key"):
-        loopback_address("0.0.0.0:11451")
+@pytest.mark.parametrize(("text", "expected"), [("call:*,serve", ("call:*", "serve")), ("call:llm/*", ("call:llm/*",)),
+                                                ("call, serve", ("call", "serve"))])
+def test_scopes(text: str, expected: tuple[str, ...]) -> None:
+    assert scopes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", ",", "Call", "call:", ",".join(["call"] * 17)])
+def test_wrong_scopes(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="scope"):
+        scopes(text)
 
 
 def test_a_bootstrap_address_must_say_whose_it_is() -> None:

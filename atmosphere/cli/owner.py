@@ -1,0 +1,103 @@
+"""``owner``: the owner key on its way to a safe place and back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from atmosphere.cli.home import Failure, Home, pass_home
+from atmosphere.cli.membership import load_identity
+from atmosphere.cli.options import clock
+from atmosphere.env import SystemEnv
+
+VARIABLE = "ATMOSPHERE_PASSPHRASE"
+
+
+def ask_passphrase(*, twice: bool) -> str:
+    """From the environment, for scripts; else from the person, unseen."""
+    given = os.environ.get(VARIABLE)
+    if given is not None:
+        return given
+    return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=twice))
+
+
+def _sealed(home: Home) -> bool:
+    from atmosphere.identity.home import OWNER_KEY
+    from atmosphere.identity.owner_key import is_sealed
+
+    path = home.path / OWNER_KEY
+    return path.exists() and is_sealed(path.read_bytes())
+
+
+@click.group()
+def owner() -> None:
+    """The owner key: it appoints issuers, and whoever has it owns the mesh.
+
+    Daily work does not need it: issuers let nodes in and renew memberships without it. A passphrase protects the
+    copy; it is asked for, or taken from ATMOSPHERE_PASSPHRASE. Without it the copy is of no use to anybody.
+    """
+
+
+@owner.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--remove", is_flag=True, help="Then remove it from here: a stolen machine is no stolen mesh.")
+@pass_home
+def export(home: Home, file: Path, remove: bool) -> None:
+    """Write the owner key to FILE, encrypted."""
+    from atmosphere.identity import HomeError, IdentityError, Keyring
+
+    identity, keyring = load_identity(home), Keyring(home.path)
+    if not keyring.has_owner_key:
+        raise Failure(f"the owner key of {identity.mesh_name} is not in {home.path}",
+                      "run this where the mesh was made, or bring the key back with `owner import FILE`")
+    if file.exists():
+        raise Failure(f"{file} exists already", "name another file; this one may be the only copy of a key")
+    try:
+        keyring.export_owner(file, ask_passphrase(twice=True), SystemEnv().token_bytes, remove=remove)
+    except (HomeError, IdentityError) as error:
+        raise Failure(str(error)) from error
+    click.echo(f"The owner key of {identity.mesh_name} is in {file}. Keep it and the passphrase apart, both safe.")
+    click.echo(f"{home.path / 'owner.key'} is removed." if remove else
+               f"It also stays in {home.path / 'owner.key'}; --remove takes it away.")
+
+
+@owner.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--sealed", is_flag=True, help="Keep it encrypted here as well: commands that use it ask each time.")
+@pass_home
+def import_key(home: Home, file: Path, sealed: bool) -> None:
+    """Bring the owner key in FILE into this home.
+
+    On a home without a mesh `init` then makes this node one of that owner's mesh.
+    """
+    from atmosphere.identity import HomeError, IdentityError, Keyring
+
+    try:
+        Keyring(home.path).import_owner(file, ask_passphrase(twice=False), keep_sealed=sealed)
+    except (HomeError, IdentityError) as error:
+        raise Failure(str(error)) from error
+    click.echo(f"The owner key is in {home.path / 'owner.key'}.")
+
+
+@owner.command()
+@pass_home
+def renew(home: Home) -> None:
+    """Give this node a new issuer certificate for a year, by the owner key in this home.
+
+    Needed once a year on the node where the mesh was made; other issuers get theirs by `issuer add`.
+    """
+    from atmosphere.identity import HomeError, IdentityError, Keyring
+
+    keyring, env = Keyring(home.path), SystemEnv()
+    load_identity(home)
+    try:
+        passphrase = ask_passphrase(twice=False) if _sealed(home) else None
+        issuer = keyring.renew_issuer(env.now(), env.token_bytes, passphrase).issuer
+    except (HomeError, IdentityError) as error:
+        raise Failure(str(error)) from error
+    assert issuer is not None
+    click.echo(f"This node is an issuer until {clock(issuer.not_after)}.")
+    if home.running():
+        click.echo("The running node uses the new certificate after its next start.", err=True)
