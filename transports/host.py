@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import trio
 from libp2p.crypto.ed25519 import create_new_key_pair
@@ -23,10 +23,9 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.tls.transport import PROTOCOL_ID as TLS
-from libp2p.security.tls.transport import TLSTransport
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError
 from libp2p.tools.anyio_service import background_trio_service
-from libp2p.transport.websocket.transport import WebsocketConfig, WebsocketTransport
+from libp2p.transport.websocket.transport import WebsocketConfig
 from multiaddr import Multiaddr
 
 from transports.addresses import Path, classify, parse
@@ -42,7 +41,9 @@ from transports.libp2p.noise import NoiseTransport
 from transports.libp2p.pubsub import Pubsub
 from transports.libp2p.swarm import Swarm
 from transports.libp2p.tcp import Tcp
+from transports.libp2p.tls import make_tls
 from transports.libp2p.version import require_checked_version
+from transports.libp2p.websocket import WebSocket
 from transports.libp2p.yamux import MuxedStream, Upgrader
 from transports.peer_id import PeerId
 from transports.stream import Stream, StreamClosed
@@ -194,20 +195,23 @@ class Host:
 
     async def serve_stream(self, connection: Connection, stream: MuxedStream) -> None:
         """Agree on a protocol and run its handler (called by the connection, which contains what this raises)."""
+
+        def allowed(protocol: str) -> bool:
+            return self._handlers[protocol].public or connection.peer in self._admitted
+
         try:
             with trio.fail_after(self.config.negotiation_timeout):
-                protocol = await multistream.answer(stream, self._handlers)
+                protocol = await multistream.answer(stream, self._handlers, allowed)
+        except multistream.NotAllowedError as error:
+            self._refused["stream of a stranger"] += 1
+            logger.info("%s is not admitted; its stream is reset: %s", connection.peer, error)
+            await stream.reset()
+            return
         except (multistream.NegotiationError, trio.TooSlowError):
             self._refused["stream without a protocol"] += 1
             await stream.reset()
             return
-        handler = self._handlers[protocol]
-        if not handler.public and connection.peer not in self._admitted:
-            self._refused["stream of a stranger"] += 1
-            logger.info("%s is not admitted; its stream of %s is reset", connection.peer, protocol)
-            await stream.reset()
-            return
-        await handler.run(connection, stream)
+        await self._handlers[protocol].run(connection, stream)
 
     async def open_stream(self, peer: PeerId, protocol: str) -> Stream:
         """A stream to *peer*, over the newest connection that works, else over a new one to a known address.
@@ -229,9 +233,19 @@ class Host:
         """Seconds to *peer* and back over an open connection. Raises PeerUnreachable; set a deadline around it."""
         if not self._connections_to(peer):
             raise PeerUnreachable(f"{peer} is not connected; a ping does not dial")
-        stream = self._pings.pop(peer, None)
-        if stream is None:
-            stream = cast(Libp2pStream, await self.open_stream(peer, PING))
+        kept = self._pings.pop(peer, None)
+        if kept is not None:
+            try:
+                return await self._ping_over(kept)
+            except StreamClosed as error:  # js-libp2p ends a ping stream after 10 s: that says nothing about the peer
+                logger.debug("the ping stream to %s has ended (%s); another one is opened", peer, error)
+        try:
+            return await self._ping_over(cast(Libp2pStream, await self.open_stream(peer, PING)))
+        except StreamClosed as error:
+            raise PeerUnreachable(f"{peer} does not answer a ping: {error}") from None
+
+    async def _ping_over(self, stream: Libp2pStream) -> float:
+        """One ping; the stream is kept for the next one. Raises StreamClosed."""
         self._ping_count += 1
         payload = self._ping_count.to_bytes(PING_SIZE, "big")
         answer = b""
@@ -246,16 +260,13 @@ class Host:
             elapsed = trio.current_time() - started
             if answer != payload:
                 raise StreamClosed("the peer answered with other bytes")
-        except StreamClosed as error:
-            await stream.reset()
-            raise PeerUnreachable(f"{peer} does not answer a ping: {error}") from None
         except BaseException:
             await stream.reset()
             raise
-        if peer in self._pings:  # two pings at a time: one stream is kept
+        if stream.peer in self._pings:  # two pings at a time: one stream is kept
             await stream.reset()
-        elif self._connections_to(peer):
-            self._pings[peer] = stream
+        elif self._connections_to(stream.peer):
+            self._pings[stream.peer] = stream
         return elapsed
 
     # Connections --------------------------------------------------------------------------------------------------
@@ -393,7 +404,7 @@ async def open_host(config: HostConfig, key: bytes) -> AsyncIterator[Host]:
         TSecurityOptions,
         {  # never the library's default, which also offers plaintext and secio
             NOISE: NoiseTransport(key_pair, create_noise_key_pair().private_key),
-            TLS: TLSTransport(key_pair),
+            TLS: make_tls(key_pair),
         },
     )
     upgrader = Upgrader(security, config.handshake_timeout)
@@ -403,13 +414,14 @@ async def open_host(config: HostConfig, key: bytes) -> AsyncIterator[Host]:
     peerstore = PeerStore()
     peerstore.add_key_pair(ID(peer_id.raw), key_pair)
     host = Host(config, peer_id)
-    sockets = [Tcp(), WebsocketTransport(upgrader, config=websocket_config)]
+    sockets = [Tcp(), WebSocket(upgrader, config=websocket_config)]
     host._swarm = swarm = Swarm(ID(peer_id.raw), peerstore, upgrader, sockets, config)
     swarm.policy = host
     library_host = LibraryHost(swarm, lambda: host.addresses, host._register_library, config.negotiation_timeout)
     for protocol, handler in list(library_host.multiselect.handlers.items()):
         if protocol != PING and protocol is not None and handler is not None:
             host._register_library(str(protocol), handler)
+    library_host.multiselect.handlers = cast(Any, host._handlers)  # identify lists the keys; nothing calls the values
     host.handle(PING, _serve_ping, public=True)
     router = make_router()
     pubsub = Pubsub(library_host, router, config, lambda peer: PeerId(peer.to_bytes()) in host._admitted)

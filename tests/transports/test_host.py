@@ -6,18 +6,22 @@ from dataclasses import replace
 
 import pytest
 import trio
+from cryptography.x509 import load_pem_x509_certificate
 from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.identity.identify.identify import parse_identify_response
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
+from libp2p.security.tls.certificate import LIBP2P_EXTENSION_OID
 from libp2p.security.tls.transport import PROTOCOL_ID as TLS
 from libp2p.security.tls.transport import TLSTransport
 from multiaddr import Multiaddr
 
 from tests.transports.support import CONFIG, connect, echo, eventually, hosts, seed
 from transports.errors import AddressError, ListenError, PeerUnreachable
-from transports.host import Host, open_host
+from transports.host import IDENTIFY, PING, Host, open_host
+from transports.libp2p.tls import make_tls
 from transports.peer_id import PeerId
 from transports.stream import Stream, StreamClosed
 
@@ -167,6 +171,46 @@ async def test_ping() -> None:
         await eventually(lambda: not a.connections())
         with pytest.raises(PeerUnreachable):
             await a.ping(PeerId.from_public_key(bytes(32)))
+
+
+async def test_a_ping_outlives_the_stream_of_the_one_before() -> None:
+    """js-libp2p resets the idle stream after ten seconds."""
+    async with hosts(2, admitted=False) as (a, b):
+        await connect(a, b)
+        await a.ping(b.peer_id)
+        (connection,) = b._connections_to(a.peer_id)
+        for stream in list(connection.muxed_conn.streams.values()):
+            await stream.reset()
+        assert 0 < await a.ping(b.peer_id) < 5
+
+
+async def test_identify_lists_what_is_served() -> None:
+    async with hosts(2, admitted=False) as (a, b):
+        b.handle("/mine", echo)
+        await connect(a, b)
+        stream = await a.open_stream(b.peer_id, IDENTIFY)
+        answer = b""
+        while data := await stream.read(4096):
+            answer += data
+        protocols = set(parse_identify_response(answer).protocols)
+        assert {"/mine", PING, IDENTIFY, "/meshsub/1.2.0"} <= protocols
+
+
+async def test_the_tls_certificate_has_libp2ps_extension_alone() -> None:
+    """js-libp2p looks at the first extension only, and the library puts two others before it."""
+    pem = make_tls(create_new_key_pair(seed(1)))._cert_pem
+    (extension,) = load_pem_x509_certificate(pem.encode()).extensions
+    assert extension.oid == LIBP2P_EXTENSION_OID
+
+
+async def test_a_dialled_websocket_gives_its_socket_back_when_the_peer_says_goodbye() -> None:
+    async with hosts(2, WS) as (client, server):
+        await connect(client, server)
+        (connection,) = client._connections_to(server.peer_id)
+        websocket = connection.muxed_conn.secured_conn._raw.stream  # type: ignore[attr-defined]
+        (accepted,) = server._connections_to(client.peer_id)
+        await accepted.muxed_conn.secured_conn._raw.stream.close()  # type: ignore[attr-defined]
+        await eventually(lambda: websocket._ws_connection._stream.socket.fileno() == -1)
 
 
 async def test_open_stream_dials_what_is_known_and_says_why_it_cannot() -> None:

@@ -52,7 +52,6 @@ class LibraryHost(BasicHost):
 
     def set_stream_handler(self, protocol_id: TProtocol, stream_handler: StreamHandlerFn) -> None:
         self._register(str(protocol_id), stream_handler)
-        self.multiselect.add_handler(protocol_id, stream_handler)  # what identify lists
 
     def get_addrs(self) -> list[Multiaddr]:
         text = tuple(self._text_addresses())

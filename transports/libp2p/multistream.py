@@ -6,7 +6,7 @@ behind a lock. Here the opener sends header and protocol at once, as the specifi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 
@@ -24,6 +24,10 @@ MAX_PROPOSALS = 32
 
 class NegotiationError(Exception):
     """No protocol was agreed on; the text says why."""
+
+
+class NotAllowedError(NegotiationError):
+    """The peer chose a protocol that it may not use; it has got no answer."""
 
 
 def encode_line(text: str) -> bytes:
@@ -81,8 +85,12 @@ async def propose(stream: MuxedStream, protocols: Sequence[str]) -> str:
     raise NegotiationError(f"the peer speaks none of {', '.join(protocols)}")
 
 
-async def answer(stream: MuxedStream, spoken: Collection[str]) -> str:
-    """Let the peer choose one of *spoken*; raises NegotiationError when it does not."""
+async def answer(stream: MuxedStream, spoken: Collection[str], allowed: Callable[[str], bool]) -> str:
+    """Let the peer choose one of *spoken*; raises NegotiationError when it does not.
+
+    A choice that is not *allowed* raises NotAllowedError and is not answered: a stream that is agreed on and reset in
+    one breath counts as open in js-libp2p's gossip for as long as the connection lasts.
+    """
     try:
         if await read_line(stream) != _HEADER:
             raise NegotiationError("the peer does not speak multistream-select")
@@ -93,6 +101,8 @@ async def answer(stream: MuxedStream, spoken: Collection[str]) -> str:
                 reply = b""
             proposal = await read_line(stream)
             if proposal in spoken:
+                if not allowed(proposal):
+                    raise NotAllowedError(f"{proposal} is not for this peer")
                 await stream.write(reply + encode_line(proposal))
                 return proposal
             await stream.write(reply + encode_line(_REFUSED))
