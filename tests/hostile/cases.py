@@ -16,6 +16,7 @@ from atmosphere.capabilities.card import CARD_MAX_BYTES
 from atmosphere.capabilities.vector import CardVector
 from atmosphere.identity import Target, revoke
 from atmosphere.identity.identity_pb2 import Invite as WireInvite
+from atmosphere.identity.identity_pb2 import Redemption as WireRedemption
 from atmosphere.identity.identity_pb2 import Revocation as WireRevocation
 from atmosphere.identity.invite import MAX_INVITE_BYTES, PREFIX, create_invite
 from atmosphere.identity.link import Kind as LinkKind
@@ -36,6 +37,8 @@ from tests.hostile.house import (
     FALLEN,
     INVITE,
     OFFLINE,
+    SECOND,
+    SECOND_NODE,
     UNDER_FALLEN,
     Answer,
     House,
@@ -176,9 +179,9 @@ beacon("a sequence that would mute her for ever", "bad", "2^53", wire_beacon(seq
 beacon("a period that never prunes", "bad", "period", wire_beacon(period_ms=2**31))
 beacon("a flood's period", "bad", "period", wire_beacon(period_ms=1))
 beacon("load over 100 %", "bad", "out of range", wire_beacon(load_permille=1001))
-beacon("of a revoked peer", "waiting", "", beacon_by("bob"), "bob")
+beacon("of a revoked peer", "bad", "revoked", beacon_by("bob"), "bob")
 beacon("of a stranger", "waiting", "", beacon_by("mallory"), "mallory")
-beacon("under a revoked issuer", "waiting", "", beacon_by(
+beacon("under a revoked issuer", "bad", "revoked", beacon_by(
     "under fallen", membership=hashlib.sha256(UNDER_FALLEN).digest()), "under fallen")
 
 
@@ -312,6 +315,7 @@ enrol("an invite of another mesh", "foreign_mesh", "another mesh", raw(mesh=publ
 enrol("an invite by a member", "not_issuer", "not known here", raw(signer="alice"))
 enrol("an invite by a stranger", "not_issuer", "not known here", raw(signer="mallory"))
 enrol("an invite of more than its signer may give: uses", "malformed", "number of uses", raw(uses=2**31))
+enrol("an invite for 40 days", "malformed", "30 days", raw(expires=NOW + 40 * DAY))
 enrol("an invite for no time at all", "malformed", "expiry", raw(expires=0))
 enrol("an invite without a secret", "malformed", "secret", raw(secret=b""))
 enrol("an invite with a scope that is none", "malformed", "not a scope", raw(scopes=["call:*/x"]))
@@ -324,36 +328,63 @@ enrol("an online invite as long as an offline one", "oversized", str(MAX_INVITE_
 enrol("a revoked key with a good invite", "revoked", "", INVITE.envelope, "bob")
 
 
+def invite_by(name: str, scopes: tuple[str, ...] = ("serve",)) -> bytes:
+    return create_invite(
+        key(name), MESH, "home", ADDRESSES, expires=NOW + 60, secret=b"s" * 16, scopes=scopes).envelope
+
+
+def enrol_with(name: str, code: str, words: str, envelope: bytes, issuer_chain: bytes) -> None:
+    """An invite whose signer is known here by *issuer_chain*."""
+    case("join", name, code, words, lambda h: h.join(
+        "guest", encode_request(Enrol(envelope, "")), h.office(h.identity, issuer_chain)))
+
+
+enrol_with("an invite that promises more than its signer has", "widened_scope", "promises more",
+           invite_by("narrow", ("*",)), chain(issuer("owner", "narrow", ("call:llm/*", "invite"))))
+enrol_with("an invite by a revoked issuer", "revoked", "", invite_by("fallen"), FALLEN)
+enrol_with("an invite by an issuer who may not invite", "not_issuer", "may not invite",
+           invite_by("plain"), chain(issuer("owner", "plain", ("call:*", "serve"))))
+enrol_with("an invite with another issuer's chain", "not_issuer", "may not invite", invite_by("mallory"), SECOND)
+
+
 async def twice(house: House) -> Answer:
     """A photographed invite: its guest was first."""
     assert await house.join("guest", encode_request(Enrol(INVITE.envelope, "guest"))) == ("enrolled", "")
+    house.begin()
     return await house.join("thief", encode_request(Enrol(INVITE.envelope, "thief")))
 
 
-async def wider_than_its_signer(house: House) -> Answer:
-    narrow = chain(issuer("owner", "narrow", ("call:llm/*", "invite")))
-    made = create_invite(key("narrow"), MESH, "home", ADDRESSES, expires=NOW + 60, secret=b"s" * 16, scopes=("*",))
-    return await house.join("guest", encode_request(Enrol(made.envelope, "")), house.office(house.store, narrow))
+async def twice_elsewhere(house: House) -> Answer:
+    """The same at two issuers: the second has heard of the guest only through the mesh."""
+    first = await house.join("guest", encode_request(Enrol(INVITE.envelope, "guest")), house.office(SECOND_NODE))
+    assert first == ("enrolled", "")
+    house.begin()
+    return await house.join("thief", encode_request(Enrol(INVITE.envelope, "thief")))
 
 
-async def by_a_revoked_issuer(house: House) -> Answer:
-    made = create_invite(key("fallen"), MESH, "home", ADDRESSES, expires=NOW + 60, secret=b"s" * 16)
-    return await house.join("guest", encode_request(Enrol(made.envelope, "")), house.office(house.store, FALLEN))
+def partition(house: House) -> None:
+    """Both halves redeemed one invite: the guest at once, the thief ten seconds later, at the other issuer."""
+    house.hear(Kind.REDEMPTION, house.identity.redeem_record(INVITE, peer("guest"), NOW - 10))
+    house.hear(Kind.REDEMPTION, SECOND_NODE.redeem_record(INVITE, peer("thief"), NOW))
+    house.members.learn(member("guest"))
+    house.begin()
 
 
-async def by_an_issuer_who_may_not_invite(house: House) -> Answer:
-    plain = chain(issuer("owner", "plain", ("call:*", "serve")))
-    made = create_invite(key("plain"), MESH, "home", ADDRESSES, expires=NOW + 60, secret=b"s" * 16)
-    return await house.join("guest", encode_request(Enrol(made.envelope, "")), house.office(house.store, plain))
+def greet_after_partition(house: House) -> Answer:
+    partition(house)
+    return house.greeting("thief", chain(issuer("owner", "second"), link("second", "thief")))
 
 
+async def renew_after_partition(house: House) -> Answer:
+    partition(house)
+    return await house.join("thief", encode_request(Renew(member("thief"))))
+
+
+case("join", "a stolen single-use invite, second at another node", "used_up", "ask for a new one", twice_elsewhere)
+case("greeting", "a single-use invite used in both halves of a partition: the later", "revoked", "another key first",
+     greet_after_partition)
+case("renew", "of the later one of a partition", "revoked", "came first", renew_after_partition)
 case("join", "a stolen single-use invite, second at the same node", "used_up", "ask for a new one", twice)
-case("join", "an invite that promises more than its signer has", "widened_scope", "promises more",
-     wider_than_its_signer)
-case("join", "an invite by a revoked issuer", "revoked", "", by_a_revoked_issuer)
-case("join", "an invite by an issuer who may not invite", "not_issuer", "may not invite",
-     by_an_issuer_who_may_not_invite)
-
 for _name, _code, _words, _chain, _who in (
     ("with a stolen membership", "wrong_audience", "shown by", member("alice"), "thief"),
     ("of an expired membership", "expired", "join again", HOSTILE["expired"][0], "member"),
@@ -431,7 +462,72 @@ for _name, _code, _words, _record in (
     ("a reason that clears the terminal", "malformed", "control", statement(reason="\x1b[2J")),
     ("a reason of a kilobyte", "malformed", "64 bytes", statement(reason="x" * 1000)),
 ):
-    case("revocation", _name, _code, _words, lambda h, record=_record: h.revocation(record))  # type: ignore[misc]
+    case("revocation", _name, _code, _words, lambda h, record=_record: h.statement(Kind.REVOCATION, record))  # type: ignore[misc]
+
+# -- redemptions and issuers ------------------------------------------------------------------
+
+
+def redemption(signer: str = "second", domain: bytes = domains.REDEMPTION, **fields: object) -> bytes:
+    wire = WireRedemption(
+        version=1, mesh=MESH, invite=INVITE.id, peer=public("guest"), at_ms=NOW * 1000, uses=1, expires=INVITE.expires,
+        authority=SECOND,
+    )
+    for name, value in fields.items():
+        setattr(wire, name, value)
+    return signed(signer, domain, wire.SerializeToString())
+
+
+USED = SECOND_NODE.redeem_record(INVITE, peer("guest"), NOW)
+for _name, _code, _words, _record in (
+    ("by a stranger", "wrong_audience", "another key", redemption("mallory")),
+    ("by a member", "not_issuer", "no issuer", redemption("member", authority=member("member"))),
+    ("without authority", "malformed", "empty", redemption(authority=b"")),
+    ("with a chain of a stranger's making", "forged", "", redemption(
+        "mallory", authority=chain(issuer("mallory", "mallory")))),
+    ("by an issuer who may not invite", "forbidden", "'invite'", redemption(
+        "plain", authority=chain(issuer("owner", "plain", ("serve",))))),
+    ("with an authority that ended", "expired", "did not hold", redemption(
+        "late", authority=chain(link("owner", "late", LinkKind.ISSUER, begins=NOW - 9 * DAY, ends=NOW - DAY)))),
+    ("of another mesh", "foreign_mesh", "", redemption(mesh=public("other owner"))),
+    ("from the future, to be first for ever", "not_yet_valid", "clocks", redemption(
+        at_ms=(NOW + DAY) * 1000, expires=NOW + 2 * DAY)),
+    ("after the invite's end", "expired", "had expired", redemption(expires=NOW - DAY)),
+    ("of an invite for a year", "malformed", "30 days", redemption(expires=NOW + 365 * DAY)),
+    ("of no uses", "malformed", "number of uses", redemption(uses=0)),
+    ("of a million uses", "malformed", "number of uses", redemption(uses=1_000_000)),
+    ("of an invite with a short name", "malformed", "wrong invite", redemption(invite=b"x")),
+    ("of no peer", "malformed", "peer", redemption(peer=b"")),
+    ("one bit", "forged", "", flip(USED, 30)),
+    ("cut off", "malformed", "cut off", USED[:-1]),
+    ("in another order", "malformed", "one encoding", reordered(USED)),
+    ("an extra field", "malformed", "one encoding", USED + b"\x20\x01"),
+    ("oversized", "oversized", "is the maximum", USED + bytes(1200)),
+    ("signed as a revocation", "forged", "", redemption(domain=domains.REVOCATION)),
+    ("a newer version", "unknown_version", "", redemption(version=2)),
+):
+    case("redemption", _name, _code, _words, lambda h, record=_record: h.statement(Kind.REDEMPTION, record))  # type: ignore[misc]
+
+for _name, _code, _words, _record in (
+    ("a member", "not_issuer", "does not make", member("member")),
+    ("of another mesh", "foreign_mesh", "", chain(link(
+        "other owner", "mallory", LinkKind.ISSUER, mesh=public("other owner")))),
+    ("of his own making", "forged", "", chain(issuer("mallory", "mallory"))),
+    ("by an issuer without 'issue'", "not_issuer", "without scope", chain(
+        issuer("owner", "plain", ("serve",)), issuer("plain", "mallory", ("serve",)))),
+    ("wider than who appointed it", "widened_scope", "", chain(
+        issuer("owner", "plain", ("issue",)), issuer("plain", "mallory", ("*",)))),
+    ("for longer than who appointed it", "widened_lifetime", "", chain(
+        issuer("owner", "plain", ends=NOW + DAY), issuer("plain", "mallory", ends=NOW + 2 * DAY))),
+    ("by an invite key", "not_issuer", "may not sign", chain(
+        link("owner", "plain", LinkKind.INVITE_KEY), issuer("plain", "mallory", ends=NOW + DAY))),
+    ("that ended", "old", "", chain(link("owner", "mallory", LinkKind.ISSUER, begins=NOW - 9 * DAY, ends=NOW - DAY))),
+    ("a day early", "not_yet_valid", "clocks", chain(link(
+        "owner", "mallory", LinkKind.ISSUER, begins=NOW + DAY, ends=NOW + 9 * DAY))),
+    ("one bit", "forged", "", flip(SECOND, -1)),
+    ("cut off", "malformed", "", SECOND[:-1]),
+    ("oversized", "oversized", "is the maximum", bytes(1000)),
+):
+    case("issuer", _name, _code, _words, lambda h, record=_record: h.statement(Kind.ISSUER, record))  # type: ignore[misc]
 
 # -- streams: sync, call ----------------------------------------------------------------
 

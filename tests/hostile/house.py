@@ -19,6 +19,7 @@ from atmosphere.capabilities.offer import Offer, OfferEntry
 from atmosphere.env import FixedEnv
 from atmosphere.identity import (
     Enrolment,
+    Identity,
     IdentityError,
     InviteBook,
     Target,
@@ -31,6 +32,8 @@ from atmosphere.mesh.intake import Hooks, Intake, Taken
 from atmosphere.mesh.library import Library
 from atmosphere.mesh.members import Members
 from atmosphere.mesh.table import GradientTable
+from atmosphere.mesh.trust import Heard as Verdict
+from atmosphere.mesh.trust import Trust
 from atmosphere.store import Store
 from protocols.beacons import Beacon, Leave
 from protocols.call import call_pb2
@@ -54,6 +57,7 @@ CARD = Card("llm/chat", "A chat model", model="m")
 CARD_ID = hashlib.sha256(CARD.encode()).digest()
 PEOPLE = ("alice", "bob", "fallen", "under fallen", "mallory", "thief", "guest", "member")
 FALLEN = chain(issuer("owner", "fallen"))
+SECOND = chain(issuer("owner", "second"))
 UNDER_FALLEN = chain(issuer("owner", "fallen"), link("fallen", "under fallen", name="under fallen"))
 
 
@@ -114,32 +118,53 @@ def heard(name: str):  # type: ignore[no-untyped-def]
 
 
 class House:
-    """The node "issuer": knows alice (beacon, offer, card) and bob; has revoked bob and the issuer "fallen"."""
+    """The node "issuer". Knows alice (beacon, offer, card), bob, the issuer "second"; bob and "fallen" are revoked."""
 
     def __init__(self) -> None:
         self.env = FixedEnv(7, start=float(NOW))
         self.identity = node()
         self.library = Library()
-        self.members = Members(self.identity, self.library, self.env)
-        self.table = GradientTable(self.identity.peer_id)
+        self.store = Store.memory(self.env)
         self.told: list[object] = []
+        self.trust = Trust(MESH, self.store, self.env, self.told.append, kept_s=7 * DAY)
+        self.members = Members(MESH, self.trust, self.library, self.env)
+        self.table = GradientTable(self.identity.peer_id)
         hooks = Hooks(lambda card, _: self.told.append(card), self.told.append, self.told.append)
         self.intake = Intake(self.table, self.library, self.members, self.env, hooks)
-        self.store = Store.memory(self.env)
         self.calls: list[IncomingCall] = []
-        self.enrolment = self.office(self.store)
+        self.enrolment = self.office(self.identity)
         for name in ("alice", "bob", "under fallen", "member", "other"):
             self.members.learn(chain_of(name))
         assert self.intake.beacon(signed("alice", domains.BEACON, ALICE.encode()), peer("alice"), None) is Taken.NEW
         assert self.intake.offer(ALICES_OFFER, None) is Taken.NEW
         assert self.intake.card(CARD.encode(), None) is Taken.NEW
         for kind, target in ((Target.PEER, "bob"), (Target.ISSUER, "fallen")):
-            self.members.revocations.add(revoke(kind, public(target), key("owner"), MESH, NOW), NOW)
+            self.hear(Kind.REVOCATION, revoke(kind, public(target), key("owner"), MESH, NOW))
+        self.hear(Kind.ISSUER, SECOND)
+        self.hear(Kind.ISSUER, self.identity.issuer_chain)
+        self.begin()
 
-    def office(self, store: Store, issuer_chain: bytes = b"") -> Enrolment:
+    def begin(self) -> None:
+        """All until now was honest."""
+        self.before = self.state()
+
+    def hear(self, kind: Kind, record: bytes) -> None:
+        """A good trust record."""
+        assert self.trust.hear(Record(kind, record)) is Verdict.NEW
+
+    def office(self, identity: Identity, issuer_chain: bytes | None = None) -> Enrolment:
+        """The desk of an issuer with this node's knowledge, and *issuer_chain* for whoever made the invite."""
+
+        def chain_of_issuer(who: PeerId) -> bytes:
+            return self.trust.issuers.chain_of(who) if issuer_chain is None else issuer_chain
+
+        async def keep(record: bytes) -> None:
+            self.hear(Kind.REDEMPTION, record)
+
         return Enrolment(
-            lambda: self.identity, InviteBook(store), self.members.revocations, self.env.now, self.env.token_bytes,
-            lambda _: issuer_chain,
+            lambda: identity, InviteBook(Store.memory(self.env)), self.trust.revocations, self.env.now,
+            self.env.token_bytes, chain_of_issuer,
+            used_elsewhere=self.trust.redemptions.uses_of, lost=self.trust.redemptions.lost, on_redeemed=keep,
         )
 
     def state(self) -> object:
@@ -148,10 +173,10 @@ class House:
             {p: (n.state, n.path, n.beacon, n.membership, n.offer) for p, n in self.table.nodes.items()},
             dict(self.table.cards),
             {kind: frozenset(self.library.keys(kind)) for kind in Kind},
-            self.members.revocations.digest,
+            self.trust.digest,
+            self.store.read_now(lambda c: c.execute("SELECT kind, digest FROM trust ORDER BY digest").fetchall()),
             [self.members.of(peer(name)) for name in PEOPLE],
             repr(self.members),
-            self.store.read_now(lambda c: c.execute("SELECT * FROM invites").fetchall()),
             tuple(self.told),
             tuple(self.calls),
         )
@@ -175,8 +200,16 @@ class House:
         """*body* came in answer to a request for *key_*."""
         return self.record(lambda intake: intake.take(key_, Record(kind or key_.kind, body), peer("mallory")))
 
-    def revocation(self, record: bytes, now: float = NOW) -> Answer:
-        return said(lambda: self.members.revocations.add(record, now))
+    def statement(self, kind: Kind, record: bytes) -> Answer:
+        """A trust record, as gossip and sync bring it."""
+        verdict = self.trust.hear(Record(kind, record))
+        parts = {
+            Kind.REVOCATION: self.trust.revocations, Kind.REDEMPTION: self.trust.redemptions,
+            Kind.ISSUER: self.trust.issuers,
+        }
+        code, text = said(lambda: parts[kind].add(record, NOW))  # the same once more, for its code
+        assert (verdict is Verdict.BAD) == (code not in ("taken", "old")), (verdict, code)
+        return ("taken", text) if verdict is Verdict.NEW else (code, text)
 
     def acceptance(self, invite: Invite, answer: bytes, inviter_chain: bytes = b"", issuer_time: float = 0) -> Answer:
         """The joiner's side: what an issuer (or who says that it is one) answered to "guest"."""
@@ -273,5 +306,7 @@ async def conversation(
     return payloads
 
 
+SECOND_NODE = Identity.load(
+    key("second").encode(), MESH, "home", chain(issuer("owner", "second"), link("second", "second")), SECOND)
 INVITE = node().create_invite(ADDRESSES, NOW, tokens)
 OFFLINE = node().create_offline_invite(ADDRESSES[:1], NOW, tokens, lifetime=DAY)
