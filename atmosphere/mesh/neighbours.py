@@ -15,7 +15,7 @@ from atmosphere.mesh.intake import Intake
 from atmosphere.mesh.library import Library
 from atmosphere.mesh.members import Members
 from atmosphere.mesh.table import GradientTable, Path, State
-from atmosphere.mesh.trust import Trust
+from atmosphere.mesh.trust import Heard, Trust
 from protocols.sync.messages import (
     MAX_KEYS,
     PROTOCOL,
@@ -69,8 +69,10 @@ class Neighbours:
         env: Env,
         agent: str,
         joined: Callable[[PeerId], None],
+        learned: Callable[[Record], None],
     ) -> None:
-        """*joined*: called when a peer and this node have admitted each other."""
+        """*joined*: called when a peer and this node have admitted each other. *learned*: a trust record was new here
+        and came by sync, so others on this side may not have it either."""
         self._host = host
         self._identity = identity
         self._trust = trust
@@ -81,6 +83,7 @@ class Neighbours:
         self._env = env
         self._agent = agent
         self._joined = joined
+        self._learned = learned
         self._nursery: trio.Nursery | None = None
         self._new, self._next = trio.open_memory_channel[PeerId](GREETINGS_WAITING)
         self._ready: dict[PeerId, trio.Event] = {}
@@ -247,8 +250,8 @@ class Neighbours:
     async def _fetch_trust(self, session: Session, keys: Sequence[Key]) -> None:
         for start in range(0, len(keys), MAX_KEYS):
             for record in await session.fetch(keys[start : start + MAX_KEYS]):
-                if record.kind in TRUST_KINDS:
-                    self._trust.hear(record)
+                if record.kind in TRUST_KINDS and self._trust.hear(record) is Heard.NEW:
+                    self._learned(record)
 
     async def _open(self, peer: PeerId) -> Session:
         stream = await self._host.open_stream(peer, PROTOCOL)

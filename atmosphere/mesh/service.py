@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 NEIGHBOURS = 12
 """Connections that this node makes on its own to nodes it hears of; GossipSub's upper degree."""
+FEW_NEIGHBOURS = 6
+"""Up to GossipSub's degree a new neighbour may be this node's only way to part of the mesh."""
 OFFLINE_AFTER_S = 10.0
 """Of silence after a sign of failure (DESIGN section 6)."""
 PING_EVERY_S = 10.0
@@ -75,7 +77,8 @@ class Mesh:
         self.members = Members(identity().mesh, self.trust, self.library, env)
         self.intake = Intake(table, self.library, self.members, env, Hooks(on_card, on_vector, self._heard_of_myself))
         self.neighbours = Neighbours(
-            host, identity, self.trust, self.members, self.intake, self.library, table, env, agent, self._joined
+            host, identity, self.trust, self.members, self.intake, self.library, table, env, agent, self._joined,
+            self._learned,
         )
         self._host = host
         self._dialer = dialer
@@ -133,6 +136,11 @@ class Mesh:
         if self.trust.hear(record) is Heard.BAD:
             raise ValueError(f"this node made a {record.kind.name.lower()} record that it would refuse itself")
         await self._spread(record)
+
+    def _learned(self, record: Record) -> None:
+        """Pass on what came from beyond a partition or from before this node's start; who knows it ignores it."""
+        assert self._gossipers is not None
+        self._gossipers.start_soon(self._spread, record)
 
     async def _spread(self, record: Record) -> None:
         body = record.to_proto().SerializeToString()
@@ -261,6 +269,9 @@ class Mesh:
             await self._host.gossip.add_peer(peer)
         except PeerUnreachable as error:
             logger.debug("no gossip with %s: %s", peer.short, error)
+            return
+        if len(self.neighbours.ready()) <= FEW_NEIGHBOURS:
+            self._speak.set()  # whoever is behind the new neighbour has not heard of this node yet
 
     # -- how the others are ---------------------------------------------------------------------------------------
 

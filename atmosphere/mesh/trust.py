@@ -35,7 +35,7 @@ class Trust:
     def __init__(
         self, mesh: bytes, store: Store, env: Env, on_change: Callable[[Record], None], kept_s: float
     ) -> None:
-        """*on_change*: called synchronously for every new record, after the verdicts have changed. *kept_s*: the longest
+        """*on_change*: called synchronously for every new record, once verdicts have changed. *kept_s*: the longest
         lifetime of memberships here, seconds: how long a redemption matters after its invite."""
         self.revocations = RevocationSet(mesh)
         self.redemptions = RedemptionSet(mesh, self.revocations, kept_s=kept_s)
