@@ -7,7 +7,9 @@ RUN := $(VENV)/bin/python
 
 BENCHMARKS := startup embedding call shim
 
-.PHONY: demo test lint bench proto clean
+FUZZ_SECONDS ?= 300
+
+.PHONY: demo test lint bench fuzz proto clean
 
 demo: $(VENV)/.stamp  ## three nodes, one API, one of them killed
 	$(RUN) -m scripts.demo
@@ -24,6 +26,9 @@ bench: $(VENV)/.stamp $(PEERS)/.stamp  ## figures, as ratios against peers measu
 	@for name in $(BENCHMARKS); do \
 	  echo "== $$name"; $(RUN) -m tests.benchmarks.$$name || exit 1; \
 	done
+
+fuzz: $(VENV)/.stamp  ## every parser against coverage-guided fuzzing, FUZZ_SECONDS each
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(RUN) -m pytest -s tests/fuzz
 
 proto: $(VENV)/.stamp  ## regenerate the protobuf code
 	$(RUN) scripts/generate_proto.py

@@ -1,0 +1,46 @@
+"""Beacons and goodbyes at the door that gossip uses: as they come, and payloads that a member has signed."""
+
+from __future__ import annotations
+
+from tests.fuzz.runner import fuzz, instrumented
+
+with instrumented():
+    from atmosphere.mesh.intake import MAX_WAITING, Taken
+    from atmosphere.mesh.wanted import CAPACITY
+    from protocols.records import domains, sign
+    from protocols.records.records_pb2 import Envelope
+    from tests.hostile.house import ALICE, House, beacon_by, leave_by
+    from tests.identity.keys import key, peer
+
+HOUSE = House()
+SIGNERS = ("", "alice", "member", "mallory")
+
+
+def target(data: bytes) -> None:
+    """First byte: who signs (0: the bytes are an envelope), and whether it is a goodbye."""
+    first, body = data[0] if data else 0, data[1:]
+    signer, goodbye = SIGNERS[first % 4], first & 4
+    if signer:
+        body = sign(domains.LEAVE if goodbye else domains.BEACON, body, key(signer))
+    intake, nodes = HOUSE.intake, HOUSE.table.nodes
+    taken = intake.leave(body, None) if goodbye else intake.beacon(body, None, None)
+    assert not (taken is Taken.NEW and signer == "mallory"), "a stranger is heard"
+    assert set(nodes) <= {peer("issuer"), peer("alice"), peer("member")}, "a node that nobody vouched for"
+    assert nodes[peer("alice")].beacon is not None
+    assert len(intake.wanted) <= CAPACITY
+    assert len(intake._waiting) <= MAX_WAITING
+    if taken is Taken.NEW:  # begin anew, so that the next input meets the same node
+        nodes.pop(peer("member"), None)
+        nodes[peer("alice")].beacon = ALICE
+
+
+def seeds() -> list[bytes]:
+    beacons = [beacon_by("alice"), beacon_by("member"), beacon_by("mallory")]
+    payloads = [Envelope.FromString(body).payload for body in beacons]
+    leave = Envelope.FromString(leave_by("alice")).payload
+    return [b"\0" + beacons[0], b"\4" + leave_by("alice"), b"\5" + leave] + [
+        bytes([number]) + payload for number, payload in enumerate(payloads, 1)]
+
+
+if __name__ == "__main__":
+    fuzz(target, seeds(), (), max_len=800)
