@@ -12,7 +12,7 @@ from atmosphere import config
 from atmosphere.config import BackendConfig, ConfigError
 from atmosphere.http.errors import HttpError, invalid
 from atmosphere.http.port import HttpNode
-from atmosphere.http.requests import only, positive, required, text
+from atmosphere.http.requests import flag, only, positive, required, text, texts
 from atmosphere.http.routes import answer, read_object
 from atmosphere.http.views import plain
 from atmosphere.identity import IdentityError
@@ -32,13 +32,14 @@ def create(node: HttpNode) -> Blueprint:
     @blueprint.post("/invite")
     async def invite() -> Response:
         body = await read_object()
-        only(body, "uses", "expires_s")
+        only(body, "uses", "expires_s", "approval", "offline", "scopes")
         uses = body.get("uses", 1)
         if not isinstance(uses, int) or isinstance(uses, bool) or uses < 1:
             raise invalid("'uses' must be a whole number of at least 1", "uses")
         expires_s = positive(body, "expires_s") or DEFAULT_EXPIRES_S
         try:
-            invitation = node.create_invite(uses, expires_s)
+            invitation = node.create_invite(uses, expires_s, approval=flag(body, "approval"),
+                                            offline=flag(body, "offline"), scopes=texts(body, "scopes") or None)
         except (IdentityError, ValueError) as error:
             raise HttpError(409, str(error), "cannot_invite") from error
         return answer({"invite": invitation, "expires_at": node.env.now() + expires_s, "uses": uses})

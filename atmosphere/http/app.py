@@ -13,23 +13,26 @@ from quart import Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from atmosphere.http import admin, routes
+from atmosphere.http import admin, routes, trust
+from atmosphere.http.access import Access
 from atmosphere.http.errors import HttpError, envelope, refusal
 from atmosphere.http.gate import Gate, Gone, Message, Receive, Scope, Send, read_head, send_answer
-from atmosphere.http.limits import Limits
 from atmosphere.http.port import HttpNode
 from atmosphere.http.work import JOBS, run_job, understand
+from atmosphere.identity.api_keys import ApiKey
 
 HEALTH = "/v1/health"
+"""Answers everybody, however busy the node is: it says that it lives. So it takes no body."""
 
 
 class HttpApp(QuartTrio):
     """The application of one listener."""
 
-    def __init__(self, node: HttpNode, gate: Gate) -> None:
+    def __init__(self, node: HttpNode, gate: Gate, access: Access | None) -> None:
         super().__init__("atmosphere.http", static_folder=None)
         self.node = node
         self.gate = gate
+        self.access = access
 
     async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:
         """Every message of the server comes in here. Takes no WebSockets."""
@@ -43,22 +46,22 @@ class HttpApp(QuartTrio):
     async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
         gate, method, path = self.gate, scope["method"], scope["path"]
         head = read_head(scope["headers"], len(scope["raw_path"]) + len(scope["query_string"]))
-        counted, held = False, 0
+        counted, data = False, b""
+        key: ApiKey | None = None
         try:
             gate.check(method, head)
-            if path != HEALTH:  # a busy node still says that it lives
+            if path != HEALTH:
+                if self.access is not None:
+                    key = await self.access.admit(head.authorization, _client(scope))
                 gate.enter()
                 counted = True
-            data = await gate.read_body(head, receive)
-            held = len(data)
-            if not counted:
-                gate.held_bytes -= held
+                data = await gate.read_body(head, receive)
             if path in JOBS:
                 if method != "POST":
                     raise HttpError(405, "this route takes POST", "method_not_allowed", headers=((b"allow", b"POST"),))
                 began = self.node.env.monotonic()
                 job = understand(self.node, path, data)
-                await run_job(self.node, job, receive, send, began, gate.limits.leave_s)
+                await run_job(self.node, job, key, receive, send, began, gate.limits.leave_s)
             else:
                 await super().asgi_app(cast(Any, scope), cast(Any, _replay(data, receive)), cast(Any, send))
         except HttpError as error:
@@ -69,24 +72,29 @@ class HttpApp(QuartTrio):
             return
         finally:
             if counted:
-                gate.leave(held)
+                gate.leave(len(data))
 
 
-def create_app(node: HttpNode, *, admin_routes: bool = False, limits: Limits | None = None,
-               hosts: frozenset[str] | None = None) -> HttpApp:
-    """The application for *node*. *admin_routes* only for the control socket, which also has *hosts* None."""
-    app = HttpApp(node, Gate(limits or Limits(), hosts))
+def create_app(node: HttpNode, gate: Gate, access: Access | None = None) -> HttpApp:
+    """The application of one listener. Without *access* it is the control socket's and has the owner's routes."""
+    app = HttpApp(node, gate, access)
     app.config["MAX_CONTENT_LENGTH"] = app.gate.limits.body_bytes
     app.config["RESPONSE_TIMEOUT"] = None  # 60 s by default, which cuts long answers
     app.config["BODY_TIMEOUT"] = None      # the gate has read the body before Quart sees the request
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # no preflight is ever granted
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_blueprint(routes.create(node))
-    if admin_routes:
+    if access is None:
         app.register_blueprint(admin.create(node))
+        app.register_blueprint(trust.create(node))
     app.register_error_handler(HttpError, _refused)
     app.register_error_handler(HTTPException, _http_exception)
     return app
+
+
+def _client(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 async def _refused(error: HttpError) -> Response:

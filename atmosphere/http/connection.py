@@ -54,7 +54,7 @@ class Connection(TCPServer):
             async with TaskGroup() as task_group:
                 self._task_group = task_group
                 self.protocol = _Http1(  # type: ignore[assignment]
-                    self.app, self.config, self.context, task_group, self.state, False, _LOOPBACK, _LOOPBACK,
+                    self.app, self.config, self.context, task_group, self.state, False, self._client(), None,
                     self.protocol_send, limits=self._limits)
                 self._set_idle(True)
                 task_group.spawn(self._watch_idle)
@@ -65,6 +65,14 @@ class Connection(TCPServer):
             return
         finally:
             await self._close()
+
+    def _client(self) -> tuple[str, int] | None:
+        """Address and port of the other end; None on a unix socket, and where it has gone already."""
+        try:
+            name = self.stream.socket.getpeername()
+        except OSError:
+            return None
+        return (name[0], name[1]) if isinstance(name, tuple) else None
 
     async def protocol_send(self, event: Event) -> None:
         """What the protocol wants done: bytes out, close, or a change between busy and idle."""
@@ -118,9 +126,6 @@ class Connection(TCPServer):
                 return  # busy: the protocol closes after the answer
         if not self._closing:
             await self._close()
-
-
-_LOOPBACK = ("127.0.0.1", 0)
 
 
 class _Http1(H11Protocol):

@@ -2,11 +2,13 @@
 
 A browser is the attacker to think of: any web page that the owner visits can send requests to loopback. So the Host
 header must be ours (DNS rebinding), a foreign Origin may not POST, no CORS header is ever sent, and bodies must be
-``application/json``, which a page cannot send across origins without a preflight that nobody here grants.
+``application/json``, which a page cannot send across origins without a preflight that nobody here grants. On an address
+that other machines can reach a request needs an API key besides (``access.py``).
 """
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,13 +39,14 @@ class Head:
     origin: bytes | None = None
     content_type: bytes = b""
     content_length: int = 0
+    authorization: bytes | None = None
     size: int = 0
     """Bytes of the request target and of all names and values."""
 
 
 def read_head(headers: Iterable[tuple[bytes, bytes]], size: int = 0) -> Head:
     """Pick the headers that matter (names are lower case in ASGI). *size*: bytes of the request line."""
-    host = origin = None
+    host = origin = authorization = None
     content_type = b""
     length = 0
     for name, value in headers:
@@ -56,18 +59,23 @@ def read_head(headers: Iterable[tuple[bytes, bytes]], size: int = 0) -> Head:
             content_type = value
         elif name == b"content-length":
             length = int(value)  # the HTTP parser lets digits through only
-    return Head(host, origin, content_type, length, size)
+        elif name == b"authorization":
+            authorization = value
+    return Head(host, origin, content_type, length, authorization, size)
 
 
 class Gate:
     """Admission of requests to one listener; holds the counts that its limits bound.
 
     *hosts*: the names that the Host header may have, None on the control socket (no browser gets there).
+    *any_address*: it may also be any IP address, on a listener whose machine others know by addresses that it does not
+    know itself (NAT, containers). Rebinding needs a name: a page's address cannot be pointed at another machine.
     """
 
-    def __init__(self, limits: Limits, hosts: frozenset[str] | None) -> None:
+    def __init__(self, limits: Limits, hosts: frozenset[str] | None, *, any_address: bool = False) -> None:
         self.limits = limits
         self._hosts = hosts
+        self._any_address = any_address
         self._known_hosts: dict[bytes, None] = {}
         self.active = 0
         self.held_bytes = 0
@@ -84,7 +92,7 @@ class Gate:
         if self._hosts is not None:
             self._check_host(head.host)
             if head.origin is not None and method not in _SAFE:
-                self._check_origin(head.origin)
+                self._check_origin(head.origin, _host_name(head.host or b""))
         if head.content_length > self.limits.body_bytes:
             raise self._too_large()
 
@@ -152,19 +160,20 @@ class Gate:
         if host in self._known_hosts:
             return
         name = _host_name(host or b"")
-        if self._hosts is None or name not in self._hosts:
+        if name not in (self._hosts or ()) and not (self._any_address and _is_address(name)):
+            more = " or an address of this machine" if self._any_address else ""
             raise HttpError(403, f"the Host header says {name[:100]!r}, which is not this node; "
-                            f"use one of {', '.join(sorted(self._hosts or ()))}", "bad_host")
+                            f"use one of {', '.join(sorted(self._hosts or ()))}{more}", "bad_host")
         if host is not None and len(self._known_hosts) < 16:  # the few spellings that clients use
             self._known_hosts[host] = None
 
-    def _check_origin(self, origin: bytes) -> None:
+    def _check_origin(self, origin: bytes, host: str) -> None:
         try:
             parts = urlsplit(origin.decode("latin-1"))
             name = _host_name(parts.netloc.encode("latin-1"))
         except ValueError:
             name = ""
-        if self._hosts is None or name not in self._hosts:
+        if name not in (self._hosts or ()) and not (self._any_address and name == host):
             raise HttpError(403, "a web page of another site may not send requests to this node; "
                             "call it from a program, or from a page that this machine serves", "foreign_origin")
 
@@ -195,3 +204,11 @@ def _host_name(host: bytes) -> str:
     if text.startswith("["):
         return text.partition("]")[0] + "]"
     return text.partition(":")[0]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True

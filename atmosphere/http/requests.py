@@ -128,6 +128,16 @@ def required(fields: Body, name: str) -> str:
     return value
 
 
+def texts(fields: Body, name: str) -> tuple[str, ...]:
+    """A field with a list of strings; empty when absent or null."""
+    value = fields.get(name)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise _wrong(name, "", "a list of strings", value)
+    return tuple(value)
+
+
 def flag(fields: Body, name: str, where: str = "") -> bool:
     """A boolean field; False when absent or null."""
     value = fields.get(name)

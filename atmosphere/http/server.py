@@ -17,9 +17,10 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio.worker_context import WorkerContext
 
+from atmosphere.http.access import Access
 from atmosphere.http.app import HttpApp, create_app
 from atmosphere.http.connection import Connection
-from atmosphere.http.gate import LOOPBACK_NAMES
+from atmosphere.http.gate import LOOPBACK_NAMES, Gate
 from atmosphere.http.limits import Limits
 from atmosphere.http.port import HttpNode
 
@@ -47,14 +48,19 @@ class Bound:
 
 async def serve(node: HttpNode, *, public: str, control: Path, limits: Limits | None = None,
                 task_status: trio.TaskStatus[Bound] = trio.TASK_STATUS_IGNORED) -> None:
-    """Serve *node* on *public* (``HOST:PORT``, loopback only; port 0: any) and on the unix socket *control*.
+    """Serve *node* on *public* (``ADDRESS:PORT``; port 0: any) and on the unix socket *control*.
 
+    On an address that is not loopback every request needs an API key, and there must be one.
     Reports :class:`Bound` when both accept. Returns after ``node.stop_requested``: nothing new is accepted, running
     requests finish within ``config.grace_s`` and are cancelled then, streams with an error as their last event.
     Raises :class:`ServeError` before anything is served.
     """
     limits = limits or Limits()
-    host, port = _loopback(public)
+    host, port = _address(public)
+    private = ipaddress.ip_address(host).is_loopback
+    if not private and not node.api_keys.any:
+        raise ServeError(f"--http {public}: other machines can reach this address, so requests need an API key, and "
+                         "there is none: make one with `atmosphere-p2p keys add NAME`, or use 127.0.0.1:PORT")
     tcp = _bind_tcp(host, port)
     try:
         owner = _bind_control(control)
@@ -67,10 +73,14 @@ async def serve(node: HttpNode, *, public: str, control: Path, limits: Limits | 
     try:
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as listening:
-                hosts = LOOPBACK_NAMES | {name}
-                for sock, app in ((tcp, create_app(node, limits=limits, hosts=hosts)),
-                                  (owner, create_app(node, admin_routes=True, limits=limits))):
+                gate = Gate(limits, LOOPBACK_NAMES | {name} | (frozenset() if private else _own_names()),
+                            any_address=not private)
+                access = Access(node.api_keys, node.audit, required=not private)
+                for sock, app in ((tcp, create_app(node, gate, access)),
+                                  (owner, create_app(node, Gate(limits, None)))):
                     await listening.start(server.listen, sock, app, connections)
+                if not private:
+                    log.warning("HTTP on %s is not encrypted: keys and requests can be read on the way", url)
                 task_status.started(Bound(url, control))
                 await node.stop_requested.wait()
                 listening.cancel_scope.cancel()
@@ -162,8 +172,14 @@ def _hypercorn(limits: Limits) -> HypercornConfig:
     return config
 
 
-def _loopback(public: str) -> tuple[str, int]:
-    """Host and port of ``HOST:PORT``. Raises ServeError for anything that other machines could reach."""
+def _own_names() -> frozenset[str]:
+    """What this machine is called on its network."""
+    name = socket.gethostname().lower()
+    return frozenset({name, f"{name.partition('.')[0]}.local"})
+
+
+def _address(public: str) -> tuple[str, int]:
+    """Address and port of ``ADDRESS:PORT``; ``localhost`` is 127.0.0.1. Raises ServeError."""
     host, _, port_text = public.rpartition(":")
     host = host.strip("[]")
     if not port_text.isdecimal() or int(port_text) > 65535 or not host:
@@ -171,12 +187,10 @@ def _loopback(public: str) -> tuple[str, int]:
     if host == "localhost":
         host = "127.0.0.1"
     try:
-        loopback = ipaddress.ip_address(host).is_loopback
+        ipaddress.ip_address(host)
     except ValueError:
-        loopback = False
-    if not loopback:
-        raise ServeError(f"--http {public}: this release serves HTTP on loopback only, because it has no API keys yet; "
-                         "use 127.0.0.1:PORT, and a tunnel (ssh -L) to reach it from elsewhere")
+        raise ServeError(f"--http {public}: {host} is not an address of this machine; use one as a number, for "
+                         "instance 127.0.0.1:PORT, or 0.0.0.0:PORT for all of them") from None
     return host, int(port_text)
 
 

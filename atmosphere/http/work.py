@@ -19,12 +19,15 @@ from urllib.parse import quote
 import numpy
 import trio
 
+from atmosphere.audit import AuditKind
 from atmosphere.http import intents
+from atmosphere.http.access import permitted
 from atmosphere.http.errors import Answer, HttpError, event, failure, invalid
 from atmosphere.http.gate import Receive, Send, send_answer
 from atmosphere.http.port import HttpNode
 from atmosphere.http.requests import FIELD, Body, Extension, dump_body, flag, only, parse_body, required, take_extension
 from atmosphere.http.views import decision_view
+from atmosphere.identity.api_keys import ApiKey
 from atmosphere.routing.intent import Intent
 from atmosphere.work.execution import Execution
 from protocols.call.errors import CallError, Code
@@ -90,13 +93,17 @@ JOBS: dict[str, Callable[[HttpNode, bytes], Job]] = {
 }
 
 
-async def run_job(node: HttpNode, job: Job, receive: Receive, send: Send, began: float, leave_s: float) -> None:
+async def run_job(node: HttpNode, job: Job, key: ApiKey | None, receive: Receive, send: Send, began: float,
+                  leave_s: float) -> None:
     """Run *job* and send its answer. *began*: when the last byte of the request had arrived, on the Env's clock.
+
+    With *key* only what the key covers runs, and the audit log gets a row.
 
     Returns when the answer is sent or the client is gone; its work is then cancelled, within *leave_s*. A failure
     before the first byte has its status; later it is the last event of the stream.
     """
     reply = _Reply(node, job, send, began)
+    outcome = "ok"
     async with trio.open_nursery() as nursery:
         async def watch() -> None:
             while (await receive())["type"] != "http.disconnect":
@@ -106,22 +113,38 @@ async def run_job(node: HttpNode, job: Job, receive: Receive, send: Send, began:
 
         nursery.start_soon(watch)
         try:
+            intent = await permitted(node.router, job.intent, key)
             started = node.env.monotonic()
-            run = node.dispatcher.run(job.intent, job.args, deadline_s=job.extension.deadline_s,
+            run = node.dispatcher.run(intent, job.args, deadline_s=job.extension.deadline_s,
                                       trace_id=reply.trace)
             async with _Bounded(run, leave_s) as execution:
                 await reply.answer(execution, started)
         except CallError as error:
+            outcome = error.code
             await reply.fail(error)
         except trio.Cancelled:
+            outcome = Code.CANCELLED
             if not reply.gone:
                 with trio.move_on_after(LAST_WORDS_S, shield=True):
                     await reply.fail(CallError(Code.CANCELLED, "this node is stopping; ask again"))
             raise
         except Exception:
+            outcome = Code.INTERNAL
             log.exception("request %s failed", reply.trace.hex())
             await reply.fail(CallError(Code.INTERNAL, f"a bug in this node; its log has request {reply.trace.hex()}"))
+        finally:
+            if key is not None:
+                _note(node, key, job.intent, reply.card_type, outcome, began)
         nursery.cancel_scope.cancel()
+
+
+def _note(node: HttpNode, key: ApiKey, intent: Intent, card_type: str, outcome: str, began: float) -> None:
+    """Write down what a key was used for."""
+    kind = card_type or intent.constraints.type or "*"
+    if outcome == Code.FORBIDDEN:
+        node.audit.record(AuditKind.REFUSED_CALL, f"key:{key.id}", f"{kind}/{intent.tool}", outcome)
+    else:
+        node.audit.served(f"key:{key.id}", kind, intent.tool or "", outcome, node.env.monotonic() - began)
 
 
 class _Bounded:
@@ -155,9 +178,12 @@ class _Reply:
         self._streaming = False
         self.trace = node.env.token_bytes(TRACE_BYTES)
         self.gone = False
+        self.card_type = ""
+        """Of the capability that does the work, once there is one."""
 
     async def answer(self, execution: Execution, started: float) -> None:
         """Send the answer of *execution*, which was asked for at *started*."""
+        self.card_type = execution.candidate.card.type
         clock = self._node.env.monotonic
         if self._job.stream:
             await self._stream(execution, clock() - started)

@@ -53,13 +53,16 @@ class ApiKey:
     revoked_at: float | None = None
 
     def may_call(self, card_type: str, tool: str) -> bool:
-        """Whether the scopes cover *tool* of capabilities of *card_type* (texts that other nodes chose)."""
-        if covers(self.scopes, CALL):
-            return True
-        try:
-            return covers(self.scopes, f"{CALL}:{card_type}/{tool}")
-        except IdentityError:
-            return False  # no scope can name it
+        """Whether the scopes cover *tool* of capabilities of *card_type* (texts that other nodes chose).
+
+        Like ``covers(scopes, "call:TYPE/TOOL")``, also where that would be longer than a scope may be.
+        """
+        path = (CALL, *card_type.split("/"), tool)
+        return any(path[: len(above)] == above for above in map(_path, self.scopes))
+
+    @property
+    def may_call_all(self) -> bool:
+        return covers(self.scopes, CALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,10 @@ class ApiKeys:
 
     def _text(self, size: int) -> str:
         return base64.b32encode(self._env.token_bytes(size)).decode().lower()
+
+
+def _path(scope: str) -> tuple[str, ...]:
+    return tuple(word for word in re.split("[:/]", scope) if word != ALL)
 
 
 def _hash(secret: str) -> bytes:

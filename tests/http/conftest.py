@@ -61,17 +61,19 @@ Serving = Callable[..., AbstractAsyncContextManager[Served]]
 
 @pytest.fixture
 def serving() -> Serving:
-    """``async with serving(work) as served``; leaving it stops the node gracefully."""
+    """``async with serving(work) as served``; leaving it stops the node gracefully. *prepare* has the node first."""
 
     @asynccontextmanager
-    async def start(work: Work = echo, limits: Limits = LIMITS) -> AsyncIterator[Served]:
+    async def start(work: Work = echo, limits: Limits = LIMITS, *, public: str = "127.0.0.1:0",
+                    prepare: Callable[[FakeNode], object] = lambda node: None) -> AsyncIterator[Served]:
         with tempfile.TemporaryDirectory() as folder:
             async with trio.open_nursery() as nursery:
                 node = FakeNode(nursery, work, Path(folder))
+                prepare(node)
                 stopped = trio.Event()
 
                 async def run(task_status: trio.TaskStatus[Bound]) -> None:
-                    await serve(node, public="127.0.0.1:0", control=Path(folder) / "control.sock", limits=limits,
+                    await serve(node, public=public, control=Path(folder) / "control.sock", limits=limits,
                                 task_status=task_status)
                     stopped.set()
 

@@ -3,30 +3,54 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import trio
 
+from atmosphere.audit import AuditLog
 from atmosphere.capabilities.card import Card
 from atmosphere.config import BackendConfig, Config
 from atmosphere.env import SystemEnv
+from atmosphere.identity import IdentityError, Reason
+from atmosphere.identity.api_keys import ApiKeys
+from atmosphere.identity.revocation import Target
 from atmosphere.mesh.views import CapabilityRef, CapabilityView, NodeView
 from atmosphere.routing.decision import Candidate, Decision
 from atmosphere.routing.intent import Intent
+from atmosphere.store import Store
 from atmosphere.work.execution import Execution
 from protocols.call.errors import CallError, Code
 from transports.peer_id import PeerId
 
 PEER = PeerId.from_public_key(bytes(range(32)))
 CARD_ID = bytes(range(32))
+KEPT = 3
+"""Candidates in a decision."""
 CARD = Card(type="llm/chat", description="a model", model="tiny")
 
 Emit = Callable[[bytes], Awaitable[None]]
 Work = Callable[[Intent, bytes, Emit], Awaitable[bytes]]
+
+
+@dataclass(frozen=True)
+class FakeIssuer:
+    peer_id: str
+    name: str
+    scopes: tuple[str, ...]
+    not_after: float
+
+
+@dataclass(frozen=True)
+class FakeRequest:
+    invite_id: bytes
+    peer: PeerId
+    name: str
+    asked_at: float
+    state: str
 
 
 @dataclass(frozen=True)
@@ -35,8 +59,8 @@ class FakeStatus:
     nodes: tuple[NodeView, ...]
 
 
-def candidate(path: str = "local") -> Candidate:
-    return Candidate(PEER, "here", CARD_ID, CARD, 0.9, {"semantic": 0.9}, path, None)
+def candidate(path: str = "local", kind: str = CARD.type) -> Candidate:
+    return Candidate(PEER, "here", CARD_ID, replace(CARD, type=kind), 0.9, {"semantic": 0.9}, path, None)
 
 
 class FakeWork:
@@ -75,6 +99,14 @@ class FakeNode:
 
     def __post_init__(self) -> None:
         self.env = SystemEnv()
+        self.store = Store.memory(self.env)
+        self.audit = AuditLog(self.store, self.env)
+        self.api_keys = ApiKeys(self.store, self.env)
+        self.invited: list[tuple[int, bool, bool, tuple[str, ...] | None]] = []
+        self.appointed: list[FakeIssuer] = []
+        self.revoked: list[tuple[Target, bytes, str]] = []
+        self.waiting = [FakeRequest(b"\1" * 16, PEER, "laptop", 5.0, "pending")]
+        self.types = ("llm/chat",)
         self.peer_id = PEER
         self.name = "here"
         self.mesh_id = "mesh"
@@ -93,7 +125,10 @@ class FakeNode:
         await trio.lowlevel.checkpoint()
         if intent.model == "nobody":
             return Decision(intent, (), {"model": 3}, missing="no node has the model 'nobody'")
-        return Decision(intent, (candidate(),), {"type": 2}, elapsed_ms=0.25)
+        wanted = intent.constraints.type
+        able = tuple(candidate(self.path, kind) for kind in self.types if intent.tool is None or wanted is None
+                     or (kind.startswith(wanted[:-1]) if wanted.endswith("/*") else kind == wanted))[:KEPT]
+        return Decision(intent, able, {"type": 2}, "" if able else "no node offers that", elapsed_ms=0.25)
 
     @asynccontextmanager
     async def run(self, intent: Intent, args: bytes, *, deadline_s: float | None = None,
@@ -126,7 +161,7 @@ class FakeNode:
             first = await work.next_piece()
             if first is None:
                 await work.result()
-            chosen = candidate(self.path)
+            chosen = candidate(self.path, intent.constraints.type or self.types[0])
             decision = Decision(intent, (chosen,), {"type": 2}, elapsed_ms=0.25)
             yield Execution(decision, chosen, (), trace_id, work, first)
         finally:
@@ -144,10 +179,33 @@ class FakeNode:
         return (CapabilityView(CARD_ID.hex(), "llm/chat", "tiny", "a model", ("chat",), ("text",), (), "",
                                ((str(PEER), "here"),)),)
 
-    def create_invite(self, uses: int, expires_s: float) -> str:
+    def create_invite(self, uses: int, expires_s: float, *, approval: bool = False, offline: bool = False,
+                      scopes: Sequence[str] | None = None) -> str:
         if uses > 5:
             raise ValueError("at most 5 uses")
+        self.invited.append((uses, approval, offline, None if scopes is None else tuple(scopes)))
         return f"INVITE{uses}"
+
+    def issuers(self) -> list[FakeIssuer]:
+        return self.appointed
+
+    async def appoint_issuer(self, peer: PeerId, scopes: Sequence[str], lifetime_s: float) -> None:
+        if "*" in (wanted := tuple(scopes)):
+            raise IdentityError(Reason.WIDENED_SCOPE, "that is more than you have")
+        self.appointed.append(FakeIssuer(str(peer), "there", wanted, lifetime_s))
+
+    async def revoke(self, kind: Target, target: bytes, reason: str) -> None:
+        if len(target) not in (16, 32):
+            raise IdentityError(Reason.MALFORMED, "a revocation whose target has the wrong length")
+        if reason == "coup":
+            raise IdentityError(Reason.ABOVE_REVOKER, "you are below")
+        self.revoked.append((kind, target, reason))
+
+    def join_requests(self) -> list[FakeRequest]:
+        return self.waiting
+
+    async def decide_join(self, peer: PeerId, approve: bool) -> None:
+        self.waiting = [waiting for waiting in self.waiting if waiting.peer != peer]
 
     async def add_knowledge(self, path: Path) -> Any:
         if path.name == "missing":

@@ -126,12 +126,12 @@ def test_numbers_are_bounded(store: Store, env: FixedEnv, monkeypatch: pytest.Mo
     (["*"], {"chat", "embed", "odd"}), (["call"], {"chat", "embed", "odd"}), (["call:*"], {"chat", "embed", "odd"}),
     (["call:llm"], {"chat", "embed"}), (["call:llm/*"], {"chat", "embed"}), (["call:llm/chat"], {"chat"}),
     (["call:llm/chat/chat"], {"chat"}), (["call:llm/chat/complete"], set()), (["call:llm/cha"], set()),
-    (["call:llm/embed", "call:llm/chat"], {"chat", "embed"}),
+    (["call:llm/embed", "call:llm/chat"], {"chat", "embed"}), (["call:odd/*"], {"odd"}), (["call:odd/kind"], set()),
 ])
 def test_what_a_key_may_call(scopes: list[str], allowed: set[str]) -> None:
-    """By type and tool; a type that no scope can name is for keys that may call everything."""
+    """By type and tool, whole words each; also a tool that has no scope of its own."""
     key = ApiKey("id", "name", tuple(scopes), 0.0)
-    kinds = {"chat": ("llm/chat", "chat"), "embed": ("llm/embed", "embed"), "odd": ("llm/chat:x" + "y" * 80, "a b")}
+    kinds = {"chat": ("llm/chat", "chat"), "embed": ("llm/embed", "embed"), "odd": ("odd/kind-" + "y" * 55, "a b*")}
     assert {name for name, (kind, tool) in kinds.items() if key.may_call(kind, tool)} == allowed
 
 

@@ -101,6 +101,10 @@ async def test_owner_routes(serving: Serving) -> None:
         assert (await control.post("/v1/admin/invite", json={"uses": 2})).json()["invite"] == "INVITE2"
         assert (await control.post("/v1/admin/invite", json={"uses": 9})).status_code == 409
         assert (await control.post("/v1/admin/invite", json={"uses": True})).status_code == 400
+        wish = {"uses": 3, "approval": True, "offline": True, "scopes": ["call:llm/*"]}
+        assert (await control.post("/v1/admin/invite", json=wish)).status_code == 200
+        assert served.node.invited == [(2, False, False, None), (3, True, True, ("call:llm/*",))]
+        assert (await control.post("/v1/admin/invite", json={"scopes": "call:*"})).status_code == 400
         backend: Any = {"url": "http://127.0.0.1:9/v1", "kind": "openai", "key_env": None}
         assert (await control.post("/v1/admin/backends", json=backend)).status_code == 200
         assert (await control.post("/v1/admin/backends", json=backend)).status_code == 409
@@ -142,11 +146,11 @@ async def refused(public: str, control: Path) -> str:
 
 
 @pytest.mark.parametrize(("public", "reason"), [
-    ("0.0.0.0:1", "loopback"), ("192.168.1.2:1", "loopback"), ("example.com:1", "loopback"), ("[::]:1", "loopback"),
+    ("0.0.0.0:1", "keys add"), ("192.168.1.2:1", "keys add"), ("[::]:1", "keys add"), ("example.com:1", "as a number"),
     ("127.0.0.1", "HOST:PORT"), ("127.0.0.1:99999", "HOST:PORT"), (":80", "HOST:PORT"),
 ])
 async def test_bind_refused(tmp_path: Path, public: str, reason: str) -> None:
-    """Only loopback, until there are API keys."""
+    """An address that others can reach needs an API key; names and half addresses are none."""
     assert reason in await refused(public, tmp_path / "c.sock")
     assert not (tmp_path / "c.sock").exists()
 
