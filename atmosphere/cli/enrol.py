@@ -52,7 +52,7 @@ def enrol(home: Path, invite: Invite, name: str, env: Env | None = None, via: Se
         else:
             configure("error")  # what the transports would log is in the errors below
             question = partial(_ask_one_of, issuers(invite, via), seed)
-            reply = _run(partial(decision, question, Enrol(invite.envelope, name), partial(_waiting, invite, peer)))
+            reply = _run(partial(decision, question, Enrol(invite.envelope, name), partial(_say, invite, peer)))
             mesh_name, chain = granted(invite, keyring, reply, env)
         return keyring.join(invite.mesh, mesh_name, chain, env.now())
     except (HomeError, IdentityError) as error:
@@ -68,22 +68,32 @@ def issuers(invite: Invite, via: Sequence[str]) -> dict[PeerId, list[str]]:
     return found
 
 
-async def decision(ask: Ask, request: Enrol, waiting: Callable[[], None]) -> Reply:
-    """The first answer that is more than "wait"; *waiting* is called once, at the first of those.
+async def decision(ask: Ask, request: Enrol, say: Callable[[Pending | Refused], None]) -> Reply:
+    """The first answer that is more than "ask again later"; *say* is called for the first one of each kind of those.
 
     Silence before any answer is a :class:`Failure`, later it is waited out: the owner's approval is worth more than an
     issuer that is off for a moment.
     """
+    said: set[type[Pending | Refused]] = set()
     reply = await ask(request)
-    if isinstance(reply.outcome, Pending):
-        waiting()
-    while isinstance(reply.outcome, Pending):
-        await trio.sleep(min(max(reply.outcome.retry_after_ms / 1000, LEAST_WAIT_S), MOST_WAIT_S))
+    while (outcome := _later(reply)) is not None:
+        if type(outcome) not in said:
+            said.add(type(outcome))
+            say(outcome)
+        await trio.sleep(min(max(outcome.retry_after_ms / 1000, LEAST_WAIT_S), MOST_WAIT_S))
         try:
             reply = await ask(request)
         except Silent:
             continue
     return reply
+
+
+def _later(reply: Reply) -> Pending | Refused | None:
+    """The outcome, if it may become another one by itself."""
+    outcome = reply.outcome
+    if isinstance(outcome, Pending) or (isinstance(outcome, Refused) and outcome.retry_after_ms):
+        return outcome
+    return None
 
 
 def granted(invite: Invite, keyring: Keyring, reply: Reply, env: Env) -> tuple[str, bytes]:
@@ -97,9 +107,12 @@ def granted(invite: Invite, keyring: Keyring, reply: Reply, env: Env) -> tuple[s
     return outcome.mesh_name or invite.mesh_name, outcome.chain
 
 
-def _waiting(invite: Invite, peer: PeerId) -> None:
-    click.echo(f"This node is {peer}.\nWaiting for the owner of {invite.mesh_name} to approve it; Ctrl-C is safe: the "
-               "same command continues later.", err=True)
+def _say(invite: Invite, peer: PeerId, outcome: Pending | Refused) -> None:
+    if isinstance(outcome, Refused):
+        click.echo(f"{invite.mesh_name}: {outcome.message or outcome.code}. Trying again by itself.", err=True)
+    else:
+        click.echo(f"This node is {peer}.\nWaiting for the owner's approval; Ctrl-C is safe: the same command "
+                   "continues later.", err=True)
 
 
 def _run(conversation: Callable[[], Awaitable[Reply]]) -> Reply:

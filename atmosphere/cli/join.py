@@ -92,12 +92,12 @@ def requests(home: Home, as_json: bool) -> None:
     elif not waiting:
         click.echo("Nobody waits to be let in.")
     else:
-        print_table(("node", "peer", "asked", "scopes"), [_row(request) for request in waiting])
+        print_table(("node", "peer", "asked", "invite"), [_row(request) for request in waiting])
         click.echo("\nNames are what they call themselves: compare the peer id with what their `join` shows.")
 
 
 def _row(request: dict[str, Any]) -> tuple[str, ...]:
-    return request["name"], request["peer_id"], clock(request["asked_at"]), ", ".join(request.get("scopes", ()))
+    return request["name"], request["peer_id"], clock(request["asked_at"]), request["invite"][:12]
 
 
 @join.command()

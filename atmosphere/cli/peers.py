@@ -36,7 +36,7 @@ def find(text: str, known: Iterable[Named], where: str) -> Named:
     """
     from transports.peer_id import PeerId
 
-    known = list(known)
+    known = list(dict.fromkeys(known))  # somebody may wait with two invites
     try:
         peer = str(PeerId.parse(text))  # first: a node must not be able to hide another by taking its id as a name
     except ValueError:

@@ -90,7 +90,7 @@ YES = Enrolled(b"chain", "Home")
 async def test_pending_is_asked_again_when_it_says(autojump_clock: trio.testing.MockClock) -> None:
     issuer, said = Issuer(Pending(5000), Pending(10), Pending(10_000_000), YES), []
     began = trio.current_time()
-    reply = await decision(issuer.ask, Enrol(b"invite", "joiner"), lambda: said.append(trio.current_time()))
+    reply = await decision(issuer.ask, Enrol(b"invite", "joiner"), lambda _: said.append(trio.current_time()))
     assert reply.outcome == YES
     assert said == [began], "told once, before the wait"
     assert [at - began for at in issuer.asked_at] == [0, 5, 6, 66], "never hurried, never longer than a minute"
@@ -100,13 +100,21 @@ async def test_an_issuer_that_is_off_for_a_moment_does_not_end_the_wait(
     autojump_clock: trio.testing.MockClock
 ) -> None:
     issuer = Issuer(Pending(1000), None, None, Refused("approval_refused", "the owner said no"))
-    reply = await decision(issuer.ask, Enrol(b"invite", "joiner"), lambda: None)
+    reply = await decision(issuer.ask, Enrol(b"invite", "joiner"), lambda _: None)
     assert reply.outcome == Refused("approval_refused", "the owner said no")
+
+
+async def test_an_issuer_that_is_busy_is_asked_again_and_that_is_said(autojump_clock: trio.testing.MockClock) -> None:
+    busy, said = Refused("rate_limited", "too many requests", 7000), []
+    issuer, began = Issuer(busy, Pending(1000), busy, YES), trio.current_time()
+    assert (await decision(issuer.ask, Enrol(b"invite", "joiner"), said.append)).outcome == YES
+    assert said == [busy, Pending(1000)]
+    assert [at - began for at in issuer.asked_at] == [0, 7, 8, 15]
 
 
 async def test_silence_at_the_first_question_is_a_failure(autojump_clock: trio.testing.MockClock) -> None:
     with pytest.raises(Silent):
-        await decision(Issuer(None).ask, Enrol(b"invite", "joiner"), lambda: pytest.fail("nobody is waiting"))
+        await decision(Issuer(None).ask, Enrol(b"invite", "joiner"), lambda _: pytest.fail("nobody is waiting"))
 
 
 async def test_the_inviter_is_asked_before_the_others(invite: Invite) -> None:

@@ -13,6 +13,8 @@ from atmosphere.cli import main
 from atmosphere.config import Config, load, save
 from atmosphere.env import SystemEnv
 from atmosphere.identity import Keyring, parse_invite
+from atmosphere.store import Store
+from protocols.records.records_pb2 import Kind
 from tests.cli.conftest import FakeNode, Invoke
 
 ADDRESS = "/ip4/192.0.2.7/tcp/4001"
@@ -131,6 +133,21 @@ def test_leave_asks_and_forgets(home: Path, cli: Invoke) -> None:
     assert not Keyring(home).has_mesh
     assert not (home / "node.key").exists()
     assert load(home) == Config(name="laptop")
+
+
+def test_what_was_heard_in_one_mesh_does_not_follow_into_the_next(
+    home: Path, tmp_path: Path, cli: Invoke
+) -> None:
+    cli("init")
+    env, identity = SystemEnv(), Keyring(home).load()
+    chain = identity.appoint_issuer(identity.peer_id, ("call",), env.now(), env.token_bytes, 60)
+    store = Store(home / "node.db", env)
+    store.write_now(lambda connection: connection.execute(
+        "INSERT INTO trust VALUES (?, ?, ?, ?)", (Kind.KIND_ISSUER, b"digest", chain, env.now())))
+    store.close()
+    assert cli("leave", "--yes").exit_code == 0
+    assert cli("join", other_mesh(tmp_path / "other", offline=True)).exit_code == 0
+    assert json.loads(cli("issuer", "list", "--json").stdout) == {"issuers": []}
 
 
 def test_leave_goes_through_the_running_node(home: Path, cli: Invoke, node: FakeNode, running: Invoke) -> None:
