@@ -5,7 +5,7 @@ VENV := .venv
 PEERS := .bench/venv
 RUN := $(VENV)/bin/python
 
-BENCHMARKS := startup embedding call shim
+BENCHMARKS := startup embedding call shim trust
 
 FUZZ_SECONDS ?= 300
 
