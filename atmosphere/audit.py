@@ -214,7 +214,7 @@ def _write(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
 def _select(connection: sqlite3.Connection, since: float, kind: AuditKind | None, limit: int) -> tuple[Entry, ...]:
     rows = connection.execute(
         "SELECT at, kind, peer, subject, outcome, detail FROM audit WHERE at >= ? AND (? IS NULL OR kind = ?) "
-        "ORDER BY id DESC LIMIT ?",
+        "ORDER BY at DESC, id DESC LIMIT ?",
         (since, kind, kind, max(0, min(limit, MAX_QUERY))),
     )
     return tuple(Entry(*row) for row in rows)

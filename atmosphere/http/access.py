@@ -16,8 +16,11 @@ from atmosphere.identity.api_keys import PREFIX, ApiKey, ApiKeys
 from atmosphere.routing.intent import Intent
 from protocols.call.errors import CallError, Code
 
-UNAUTHORIZED = "unauthorized"
 _CHALLENGE = ((b"www-authenticate", b"Bearer"),)
+_MISSING = HttpError(401, "this address of the node needs an API key: send 'Authorization: Bearer atm_...'; its owner "
+                     "makes one with `atmosphere-p2p keys add NAME`", "missing_api_key", headers=_CHALLENGE)
+_INVALID = HttpError(401, "this API key is unknown or revoked; the owner of the node makes a new one with "
+                     "`atmosphere-p2p keys add NAME`", "invalid_api_key", headers=_CHALLENGE)
 
 
 class Access:
@@ -43,13 +46,9 @@ class Access:
         await self._keys.refresh()
         key = self._keys.check(token)
         if key is None:
-            self._audit.record(AuditKind.REFUSED_CALL, f"http:{client}", "http", UNAUTHORIZED)
-            if not token:
-                raise HttpError(401, "this address of the node needs an API key: send 'Authorization: Bearer atm_...'; "
-                                "its owner makes one with `atmosphere-p2p keys add NAME`", "missing_api_key",
-                                headers=_CHALLENGE)
-            raise HttpError(401, "this API key is unknown or revoked; the owner of the node makes a new one with "
-                            "`atmosphere-p2p keys add NAME`", "invalid_api_key", headers=_CHALLENGE)
+            error = _INVALID if token else _MISSING
+            self._audit.record(AuditKind.REFUSED_CALL, f"http:{client}", "http", error.code)
+            raise dataclasses.replace(error)  # a new one: what was raised holds on to its traceback
         return key
 
 

@@ -37,6 +37,7 @@ class Connection(TCPServer):
     def __init__(self, app: ASGIWrapper, config: Config, context: WorkerContext, stream: trio.SocketStream,
                  limits: Limits) -> None:
         super().__init__(app, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
+        self.client = self._client()
         self._limits = limits
         self._idle = trio.CancelScope()
         self._closing = False
@@ -54,7 +55,7 @@ class Connection(TCPServer):
             async with TaskGroup() as task_group:
                 self._task_group = task_group
                 self.protocol = _Http1(  # type: ignore[assignment]
-                    self.app, self.config, self.context, task_group, self.state, False, self._client(), None,
+                    self.app, self.config, self.context, task_group, self.state, False, self.client, None,
                     self.protocol_send, limits=self._limits)
                 self._set_idle(True)
                 task_group.spawn(self._watch_idle)

@@ -28,6 +28,9 @@ class Limits:
     """Requests at once; more are refused with 503 and Retry-After. ``/v1/health`` is not counted."""
     connections: int = 1024
     """Open connections per listener; more wait in the kernel's queue."""
+    connections_per_address: int = 256
+    """Open connections that one address may have where other machines reach the listener; more are closed at once.
+    A stranger without a key can so hold a quarter of them."""
     keep_alive_s: float = 20.0
     """An idle connection, or one that has not finished its request head, is closed after so long. Longer than the
     5 s after which the OpenAI SDKs (httpx) drop theirs: otherwise a request can meet a closing connection."""

@@ -7,6 +7,9 @@ import ipaddress
 import logging
 import socket
 import stat
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -76,9 +79,9 @@ async def serve(node: HttpNode, *, public: str, control: Path, limits: Limits | 
                 gate = Gate(limits, LOOPBACK_NAMES | {name} | (frozenset() if private else _own_names()),
                             any_address=not private)
                 access = Access(node.api_keys, node.audit, required=not private)
-                for sock, app in ((tcp, create_app(node, gate, access)),
-                                  (owner, create_app(node, Gate(limits, None)))):
-                    await listening.start(server.listen, sock, app, connections)
+                each = None if private else limits.connections_per_address
+                await listening.start(server.listen, tcp, create_app(node, gate, access), connections, each)
+                await listening.start(server.listen, owner, create_app(node, Gate(limits, None)), connections, None)
                 if not private:
                     log.warning("HTTP on %s is not encrypted: keys and requests can be read on the way", url)
                 task_status.started(Bound(url, control))
@@ -91,12 +94,32 @@ async def serve(node: HttpNode, *, public: str, control: Path, limits: Limits | 
 
 
 class _Listener(trio.abc.Listener[trio.SocketStream]):
-    """Accepts while there is a free slot; who serves a connection gives its slot back."""
+    """Accepts while there is a free slot; who serves a connection gives its slot back.
 
-    def __init__(self, sock: socket.socket, slots: int) -> None:
+    *per_address*: connections that one address may have; None: any number.
+    """
+
+    def __init__(self, sock: socket.socket, slots: int, per_address: int | None) -> None:
         sock.listen(_BACKLOG)
         self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        self._per_address = per_address
+        self._addresses: Counter[str] = Counter()
         self.slots = trio.Semaphore(slots)
+
+    @contextmanager
+    def counted(self, connection: Connection) -> Iterator[bool]:
+        """Whether there is room for one more connection from that address; counts it for the block."""
+        address = connection.client[0] if connection.client else ""
+        if self._per_address is None or not address:
+            yield True
+            return
+        self._addresses[address] += 1
+        try:
+            yield self._addresses[address] <= self._per_address
+        finally:
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
 
     async def accept(self) -> trio.SocketStream:
         await self.slots.acquire()
@@ -124,10 +147,10 @@ class _Server:
     def __repr__(self) -> str:
         return f"<_Server {len(self._open)} connections>"
 
-    async def listen(self, sock: socket.socket, app: HttpApp, connections: trio.Nursery, *,
+    async def listen(self, sock: socket.socket, app: HttpApp, connections: trio.Nursery, per_address: int | None, *,
                      task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept clients of *app* on *sock*; each is served in *connections*, so that it outlives the listener."""
-        listener = _Listener(sock, self._limits.connections)
+        listener = _Listener(sock, self._limits.connections, per_address)
         await trio.serve_listeners(partial(self._serve, ASGIWrapper(app), listener), [listener],
                                    handler_nursery=connections, task_status=task_status)
 
@@ -137,7 +160,11 @@ class _Server:
             self._none_open = trio.Event()
         self._open.add(connection)
         try:
-            await connection.run()
+            with listener.counted(connection) as welcome:
+                if welcome:
+                    await connection.run()
+                else:
+                    connection.abort()
         except Exception:  # one client's connection must not end the node
             log.exception("connection failed")
         finally:

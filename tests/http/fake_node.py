@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -100,6 +101,7 @@ class FakeNode:
     def __post_init__(self) -> None:
         self.env = SystemEnv()
         self.store = Store.memory(self.env)
+        weakref.finalize(self, self.store.close)
         self.audit = AuditLog(self.store, self.env)
         self.api_keys = ApiKeys(self.store, self.env)
         self.invited: list[tuple[int, bool, bool, tuple[str, ...] | None]] = []

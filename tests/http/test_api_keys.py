@@ -84,13 +84,18 @@ def test_every_character_counts(store: Store, env: FixedEnv) -> None:
     assert keys.check(text) is not None
 
 
-KEYS = ApiKeys(Store.memory(FixedEnv()), FixedEnv())
-KEYS.create("the only one")
+@pytest.fixture(scope="module")
+def one_key() -> Iterator[ApiKeys]:
+    store = Store.memory(FixedEnv())
+    keys = ApiKeys(store, FixedEnv())
+    keys.create("the only one")
+    yield keys
+    store.close()
 
 
 @given(st.text() | st.from_regex(api_keys._TEXT, fullmatch=True))
-def test_no_other_text_opens(text: str) -> None:
-    assert KEYS.check(text) is None
+def test_no_other_text_opens(one_key: ApiKeys, text: str) -> None:
+    assert one_key.check(text) is None
 
 
 @pytest.mark.parametrize(("name", "scopes", "reason"), [

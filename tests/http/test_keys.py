@@ -92,6 +92,29 @@ async def test_without_a_key_only_health(serving: Serving) -> None:
             assert (await control.get("/v1/admin/status")).status_code == 200
 
 
+async def test_one_address_leaves_room(serving: Serving) -> None:
+    """Who opens connection after connection gets a few; they count again once they are closed."""
+    limits = replace(LIMITS, connections_per_address=3, keep_alive_s=5.0)
+    async with open_to_all(serving, limits=limits) as opened:
+        streams = [await trio.open_tcp_stream("127.0.0.1", opened.served.port) for _ in range(4)]
+        with trio.fail_after(2):
+            assert await ended(streams[3])
+        async with opened.owner() as control:
+            assert (await control.get("/v1/health")).status_code == 200
+        for stream in streams:
+            await stream.aclose()
+        for _ in range(8):
+            async with opened.client(opened.key) as client:
+                assert (await client.get("/v1/models")).status_code == 200
+
+
+async def ended(stream: trio.SocketStream) -> bool:
+    try:
+        return await stream.receive_some() == b""
+    except trio.BrokenResourceError:
+        return True
+
+
 async def test_the_sdk_with_a_key(serving: Serving) -> None:
     """``OpenAI(api_key="atm_...")`` works; with another key it is an AuthenticationError."""
     async with open_to_all(serving) as opened:
@@ -221,7 +244,7 @@ async def test_use_is_audited(serving: Serving) -> None:
             entries = (await control.get("/v1/admin/audit?limit=5")).json()["entries"]
         seen = [(entry["kind"], entry["peer"], entry["subject"], entry["outcome"]) for entry in entries]
         assert seen == [
-            ("refused_call", "http:127.0.0.1", "http", "unauthorized"),
+            ("refused_call", "http:127.0.0.1", "http", "invalid_api_key"),
             ("refused_call", who, "math/add/add", "forbidden"),
             ("served", who, "*/chat", "overloaded"),
             ("served", who, "llm/chat/chat", "ok"),
