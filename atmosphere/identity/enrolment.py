@@ -97,6 +97,9 @@ class Enrolment:
         check_name(request.name, MAX_NAME_BYTES)
         invite = open_invite(request.invite)
         inviter_chain = self._check_invite(invite, identity, now)
+        own = identity.issuer
+        if own is not None and self._revocations.is_peer_revoked(peer, len(own.links) + 1):
+            raise IdentityError(Reason.REVOKED, "revoked; only a new key with a new invite can join again")
         used = self._used_elsewhere(invite.id)
         if invite.approval and not await self._is_approved(invite, peer, request.name, used):
             return Pending(APPROVAL_RETRY_MS)
@@ -117,8 +120,6 @@ class Enrolment:
         """Whether the owner said yes. Raises IdentityError when it was no, or when it would be of no use."""
         if self._approvals is None:
             raise IdentityError(Reason.FORBIDDEN, "this invite needs the owner's approval, which cannot be had here")
-        if self._revocations.is_peer_revoked(peer):
-            raise IdentityError(Reason.REVOKED, "revoked; only a new key with a new invite can join again")
         if peer in used:  # another issuer's owner was asked
             return True
         await self._book.check(invite, peer, used)  # nobody is asked about an invite that is used up

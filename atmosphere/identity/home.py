@@ -104,9 +104,12 @@ class Keyring:
         write_atomically(self.home / MEMBERSHIP, identity.chain)
 
     def save_issuer(self, chain: bytes) -> None:
-        """Keep the chain that makes this node an issuer. Raises IdentityError if it is for another."""
+        """Keep the chain that makes this node an issuer. Raises IdentityError if it is for another, or none."""
         identity = self.load()
-        if open_chain(chain, identity.mesh).peer != identity.peer_id:
+        certificate = open_chain(chain, identity.mesh)
+        if certificate.last.kind is not Kind.ISSUER:
+            raise IdentityError(Reason.NOT_ISSUER, "the chain does not make its subject an issuer")
+        if certificate.peer != identity.peer_id:
             raise IdentityError(Reason.WRONG_AUDIENCE, "this issuer certificate is for another node")
         write_atomically(self.home / ISSUER, chain)
 

@@ -112,6 +112,13 @@ class Identity:
         """This identity with a newer membership of its own. Raises IdentityError."""
         return replace(self, membership=verify_chain(chain, self.mesh, self.peer_id, now), chain=chain)
 
+    def with_issuer(self, chain: bytes, now: float) -> Identity:
+        """This identity with the issuer certificate in *chain* of its own. Raises IdentityError."""
+        certificate = verify_issuer(chain, self.mesh, now)
+        if certificate.peer != self.peer_id:
+            raise IdentityError(Reason.WRONG_AUDIENCE, "this issuer certificate is for another node")
+        return replace(self, issuer_chain=chain)
+
     def sign(self, domain: bytes, payload: bytes) -> bytes:
         """An envelope of *payload* by the node key."""
         return sign(domain, payload, self._key)
@@ -182,9 +189,14 @@ class Identity:
         return revoke(kind, target, self._key, self.mesh, now, authority=authority, until=until, reason=reason)
 
     def redeem_record(self, invite: Invite, peer: PeerId, now: float) -> bytes:
-        """The statement that *invite* enrolled *peer*; needs an issuer with scope ``invite``. Raises IdentityError."""
-        self._require_issuer(now)
-        return redeem_record(self._key, self.issuer_chain, invite, peer, now)
+        """The statement that *invite* enrolled *peer*; needs an issuer with scope ``invite``. Raises IdentityError.
+
+        One about a time before this node's certificate began says that beginning instead: it must hold by itself.
+        """
+        issuer = self.issuer
+        at = now if issuer is None else max(now, issuer.not_before)
+        self._require_issuer(at)
+        return redeem_record(self._key, self.issuer_chain, invite, peer, at)
 
     def create_invite(
         self, addresses: Iterable[str], now: float, token_bytes: TokenBytes, *, lifetime: float = 3600.0,

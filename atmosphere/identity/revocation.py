@@ -54,6 +54,16 @@ class Revocation:
     """The exact bytes, to be passed on."""
     digest: bytes
 
+    def strikes(self, credential: Credential) -> bool:
+        """Whether this statement revokes *credential*: it is about it or an issuer in it, and not from below it."""
+        if self.kind is Target.ISSUER:
+            return any(
+                link.kind is not Kind.MEMBERSHIP and link.subject.public_key == self.target and self.level < number
+                for number, link in enumerate(credential.links, 1)
+            )
+        about = credential.serial if self.kind is Target.MEMBERSHIP else credential.peer.public_key
+        return about == self.target and self.level <= credential.level
+
 
 def revoke(
     kind: Target, target: bytes, key: SigningKey, mesh: bytes, now: float, *, authority: bytes = b"", until: int = 0,
@@ -195,19 +205,21 @@ class RevocationSet:
             return False
         for key in ((Target.MEMBERSHIP, credential.serial), (Target.PEER, credential.peer.public_key)):
             entry = entries.get(key)
-            if entry is not None and entry.level <= credential.level:
+            if entry is not None and entry.strikes(credential):
                 return True
         return self.is_issuer_revoked(credential)
 
-    def is_peer_revoked(self, peer: PeerId) -> bool:
-        """Whether anybody struck the key of *peer*; whether that counts for a membership depends on its level."""
-        return (Target.PEER, peer.public_key) in self._entries
+    def is_peer_revoked(self, peer: PeerId, level: int) -> bool:
+        """Whether a membership of *peer* that stood at *level* would be revoked from the start."""
+        entry = self._entries.get((Target.PEER, peer.public_key))
+        return entry is not None and entry.level <= level
 
     def is_issuer_revoked(self, credential: Credential) -> bool:
         """Whether an issuer in the chain was struck as one, so that nothing it signed counts any more."""
-        for number, link in enumerate(credential.links, 1):
-            if link.kind is not Kind.MEMBERSHIP:
-                entry = self._entries.get((Target.ISSUER, link.subject.public_key))
-                if entry is not None and entry.level < number:
-                    return True
+        if not self._entries:
+            return False
+        for link in credential.links:
+            entry = self._entries.get((Target.ISSUER, link.subject.public_key))
+            if entry is not None and entry.strikes(credential):
+                return True
         return False

@@ -100,3 +100,27 @@ def test_forget_leaves_nothing(tmp_path: Path) -> None:
     Keyring(tmp_path).forget()
     assert list(tmp_path.iterdir()) == []
     assert make(tmp_path)
+
+
+def test_only_an_issuer_certificate_of_this_node_is_kept(tmp_path: Path) -> None:
+    founder = make(tmp_path / "a")
+    ring, env = Keyring(tmp_path / "b"), FixedEnv(7)
+    me = ring.node_peer_id(env.token_bytes)
+    joined = ring.join(
+        founder.mesh, "home", founder.issue_membership(me, "b", ("call:*",), NOW, env.token_bytes), NOW
+    )
+    certificate = founder.appoint_issuer(me, ("call", "invite"), NOW, env.token_bytes)
+    for data, reason in (
+        (founder.issuer_chain, Reason.WRONG_AUDIENCE), (joined.chain, Reason.NOT_ISSUER), (b"", Reason.MALFORMED),
+    ):
+        with pytest.raises(IdentityError) as caught:
+            ring.save_issuer(data)
+        assert caught.value.reason is reason
+        with pytest.raises(IdentityError) as caught:
+            joined.with_issuer(data, NOW)
+        assert caught.value.reason is reason
+    with pytest.raises(IdentityError) as caught:
+        joined.with_issuer(certificate, NOW + 366 * 86400)
+    assert caught.value.reason is Reason.EXPIRED
+    ring.save_issuer(certificate)
+    assert ring.load() == joined.with_issuer(certificate, NOW)

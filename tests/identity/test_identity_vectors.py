@@ -136,7 +136,7 @@ def build() -> dict[str, Any]:
         "by the owner": issuer_chain, "by an issuer": second().issuer_chain, "a membership": member(),
         "by a member": chain(link("owner", "x"), issuer("x", "y", ends=NOW + DAY)),
     }
-    early, late = first.redeem_record(one, peer("a"), NOW - 2), second().redeem_record(one, peer("b"), NOW - 1)
+    early, late = first.redeem_record(one, peer("a"), NOW + 1), second().redeem_record(one, peer("b"), NOW + 2)
     redemptions = {
         "by the first issuer": early, "by an issuer below": late,
         **{name: data for name, (data, _) in HOSTILE_REDEMPTIONS.items()},
@@ -152,11 +152,11 @@ def build() -> dict[str, Any]:
         },
         "merge": [
             merged("one use, two keys", [early, late]),
-            merged("the same key at two issuers", [early, second().redeem_record(one, peer("a"), NOW - 1)]),
+            merged("the same key at two issuers", [early, second().redeem_record(one, peer("a"), NOW + 2)]),
             merged("at the same time: the smaller peer id", [
                 first.redeem_record(one, peer("a"), NOW), second().redeem_record(one, peer("b"), NOW)]),
             merged("lost once, won once", [early, late, first.redeem_record(invite(number=1), peer("b"), NOW)]),
-            merged("the winner's issuer was struck", [second().redeem_record(one, peer("c"), NOW - 9), early], [
+            merged("the winner's issuer was struck", [second().redeem_record(one, peer("c"), NOW), early], [
                 revoke(Target.ISSUER, public("second"), key("owner"), MESH, NOW)]),
         ],
     }

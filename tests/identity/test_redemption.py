@@ -21,10 +21,11 @@ from atmosphere.identity import (
     revoke,
 )
 from atmosphere.identity.identity_pb2 import Redemption as Wire
+from atmosphere.identity.link import Kind
 from atmosphere.identity.redemption import MAX_AUTHORITY_BYTES, MAX_REDEMPTION_BYTES
 from protocols.records import domains, sign
 from protocols.records.records_pb2 import Envelope
-from tests.identity.keys import DAY, MESH, NOW, chain, issuer, key, member, peer, public
+from tests.identity.keys import DAY, MESH, NOW, chain, issuer, key, link, member, peer, public
 from tests.identity.mesh import invite, second, third
 from tests.identity.test_invite import ADDRESSES, node, tokens
 
@@ -303,3 +304,9 @@ def test_a_second_encoding_of_a_statement_is_refused() -> None:
     assert caught.value.reason is Reason.MALFORMED
 
 
+
+
+def test_a_use_from_before_the_certificate_is_said_as_of_its_beginning() -> None:
+    renewed = node().with_issuer(chain(link("owner", "issuer", Kind.ISSUER, begins=NOW + 900)), NOW + 900)
+    said = open_redemption(renewed.redeem_record(invite(), peer("guest"), NOW + 60), MESH, NOW + 900)
+    assert said.at_ms == (NOW + 900) * 1000

@@ -134,3 +134,43 @@ def test_a_cached_chain_falls_at_its_next_use() -> None:
     with pytest.raises(IdentityError) as caught:
         cache.verify(member(), NOW, revoked, peer("member"))
     assert caught.value.reason is Reason.REVOKED
+
+
+def all_statements() -> list[bytes]:
+    return [
+        *(by_owner(kind, public(who)) for kind in (Target.PEER, Target.ISSUER) for who in ("member", "issuer", "sub")),
+        by_owner(Target.MEMBERSHIP, open_chain(deep(), MESH).serial, NOW + DAY),
+        *(revoke(Target.PEER, public(who), key("sub"), MESH, NOW, authority=SUB_CHAIN) for who in ("member", "other")),
+        revoke(Target.ISSUER, public("other"), key("sub"), MESH, NOW, authority=SUB_CHAIN),
+        revoke(Target.ISSUER, public("sub"), key("issuer"), MESH, NOW, authority=ISSUER_CHAIN),
+    ]
+
+
+@pytest.mark.parametrize("record", all_statements())
+@pytest.mark.parametrize("data", [
+    member(), deep(), ISSUER_CHAIN, SUB_CHAIN, chain(issuer("owner", "issuer"), link("issuer", "issuer")),
+    chain(issuer("owner", "other"), link("other", "other")),
+])
+def test_one_statement_alone_says_the_same_as_a_set_of_it(record: bytes, data: bytes) -> None:
+    assert open_revocation(record, MESH, NOW).strikes(open_chain(data, MESH)) == struck(record, data)
+
+
+def test_a_key_is_known_as_revoked_before_it_has_a_membership() -> None:
+    revoked = RevocationSet(MESH)
+    revoked.add(revoke(Target.PEER, public("x"), key("sub"), MESH, NOW, authority=SUB_CHAIN), NOW)
+    assert [revoked.is_peer_revoked(peer("x"), level) for level in (1, 2, 3)] == [False, True, True]
+    assert not revoked.is_peer_revoked(peer("y"), 3)
+
+
+def test_the_version_rises_with_every_change_and_only_then() -> None:
+    revoked = RevocationSet(MESH)
+    seen = [revoked.version]
+    for record in (by_owner(Target.PEER, public("x")), by_owner(Target.MEMBERSHIP, b"s" * 16, NOW + DAY)):
+        revoked.add(record, NOW)
+        seen.append(revoked.version)
+        revoked.add(record, NOW)
+        assert revoked.version == seen[-1]
+    revoked.forget_ended(NOW)
+    assert revoked.version == seen[-1]
+    revoked.forget_ended(NOW + 2 * DAY)
+    assert sorted({*seen, revoked.version}) == [*seen, revoked.version]
