@@ -125,14 +125,13 @@ async def test_a_hundred_streams_at_a_time(js_folder: Path, dialler: Dialler) ->
         await eventually(lambda: host.statistics().streams <= 3)
 
 
-@pytest.mark.parametrize("dialler", DIALLERS)
-async def test_half_close(js_folder: Path, dialler: Dialler) -> None:
+async def test_half_close(js_folder: Path) -> None:
     """The answer is written after the question's side has ended, so each side must keep its other half."""
 
     async def digest(stream: Stream) -> None:
         await stream.write(hashlib.sha256(await read_all(stream)).digest())
 
-    async with both(js_folder, dialler) as (host, js):
+    async with both(js_folder, "we") as (host, js):
         host.handle("/digest", digest)
         expected = hashlib.sha256(b"question").digest()
         assert await js.call("send", peer=str(host.peer_id), protocol="/digest", data="question") == expected.hex()
@@ -198,9 +197,8 @@ async def test_either_side_closes_the_connection(js_folder: Path, dialler: Diall
         assert heard == ["disconnected", "connected", "disconnected"]
 
 
-@pytest.mark.parametrize("dialler", DIALLERS)
-async def test_a_stranger_has_public_protocols_only(js_folder: Path, dialler: Dialler) -> None:
-    async with both(js_folder, dialler, admitted=False) as (host, js):
+async def test_a_stranger_has_public_protocols_only(js_folder: Path) -> None:
+    async with both(js_folder, "js", admitted=False) as (host, js):
         me = str(host.peer_id)
         host.handle("/public", echo, public=True)
         assert await js.call("echo", peer=me, protocol="/public", size=200)
