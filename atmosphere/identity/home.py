@@ -54,17 +54,21 @@ class Keyring:
         """The peer id that this home has or gets."""
         return _peer_id(self.node_seed(token_bytes))
 
-    def init(self, name: str, mesh_name: str, now: float, token_bytes: TokenBytes) -> Identity:
+    def init(
+        self, name: str, mesh_name: str, now: float, token_bytes: TokenBytes, passphrase: str | None = None
+    ) -> Identity:
         """Make a mesh: owner key, node key, and for this node an issuer certificate and a membership, all scopes.
 
-        With an imported owner key it is that key's mesh again. Raises HomeError when the home has a mesh.
+        With an imported owner key it is that key's mesh again; *passphrase* opens it if it is sealed. Raises HomeError
+        when the home has a mesh.
         """
         self._refuse_mesh()
         check_name(name, MAX_NAME_BYTES)
         check_name(mesh_name, MAX_MESH_NAME_BYTES)
+        seed = self.node_seed(token_bytes)
         if not self.has_owner_key:
             write_atomically(self.home / OWNER_KEY, token_bytes(SEED_SIZE))
-        seed, owner = self.node_seed(token_bytes), self._owner()
+        owner = self._owner(passphrase)
         mesh, peer = owner.verify_key.encode(), _peer_id(seed)
         issuer = issue_link(owner, b"", Kind.ISSUER, peer, (ALL,), "", mesh, now, ISSUER_S, token_bytes)
         chain = issue_link(

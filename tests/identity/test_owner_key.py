@@ -190,6 +190,11 @@ def test_a_new_home_with_the_owner_key_is_a_node_of_the_same_mesh(tmp_path: Path
     again = new.init("again", "home", NOW, FixedEnv(8).token_bytes)
     assert again.mesh == made.mesh
     assert again.peer_id != made.peer_id
+    drawer = Keyring(tmp_path / "sealed")
+    drawer.import_owner(tmp_path / "owner.json", PASSPHRASE, keep_sealed=True)
+    with pytest.raises(HomeError, match="sealed"):
+        drawer.init("again", "home", NOW, FixedEnv(8).token_bytes)
+    assert drawer.init("again", "home", NOW, FixedEnv(8).token_bytes, PASSPHRASE).mesh == made.mesh
     third = Keyring(tmp_path / "third")
     third.init("third", "third", NOW, FixedEnv(3).token_bytes)
     (tmp_path / "third" / "mesh.json").unlink()

@@ -62,7 +62,8 @@ HOSTILE: dict[str, tuple[bytes, Reason]] = {
     "authority of another mesh": (
         raw("x", authority=chain(issuer("other owner", "x"))), Reason.FORGED),
     "authority that had ended": (
-        raw(authority=chain(issuer("owner", "issuer", ends=NOW + 1)), at_ms=(NOW - 310) * 1000), Reason.EXPIRED),
+        raw(authority=chain(link("owner", "issuer", Kind.ISSUER, begins=NOW - DAY, ends=NOW - 301))), Reason.EXPIRED),
+    "authority that had not begun": (raw(at_ms=(NOW - 301) * 1000), Reason.EXPIRED),
     "authority that may not invite": (
         raw(authority=chain(issuer("owner", "issuer", ("serve", "issue")))), Reason.FORBIDDEN),
 }
