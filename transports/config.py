@@ -30,6 +30,10 @@ class HostConfig:
     member_handshakes: int = 16
     """Of those, kept for addresses where members were seen: strangers who connect and stay silent fill the rest."""
 
+    handshake_patience: float = 1.0
+    """Seconds that a stranger's handshake has for sure. After that it gives way when all places are taken: without a
+    flood a satellite link has its 3 s, in a flood those who say nothing do not shut out those who do."""
+
     stranger_rate: float = 20.0
     """Handshakes per second of all addresses where no member was seen: a tenth of a core, at 5 ms each."""
 

@@ -11,7 +11,7 @@ from tests.transports.support import CONFIG, connect, echo, eventually, hosts, s
 from transports.addresses import parse
 from transports.config import HostConfig
 from transports.errors import PeerUnreachable
-from transports.gate import MAX_MEMBER_ADDRESSES, Gate
+from transports.gate import MAX_MEMBER_ADDRESSES, Gate, Handshake
 from transports.host import Host, open_host
 from transports.stream import StreamClosed
 
@@ -50,18 +50,26 @@ def test_members_addresses_have_limits_too_and_do_not_share_them() -> None:
     assert gate.refusal("10.0.0.2", 0.0) is None
 
 
-def test_silent_strangers_leave_handshakes_for_members() -> None:
-    gate = Gate(replace(LIMITS, stranger_burst=1000, address_burst=1000))
+def begin(gate: Gate, host: str, now: float, gave_way: list[str]) -> Handshake:
+    assert gate.refusal(host, now) is None
+    return gate.begin(host, now, lambda: gave_way.append(host))
+
+
+def test_silent_strangers_leave_handshakes_for_members_and_give_way_to_newer_ones() -> None:
+    places = LIMITS.max_handshakes - LIMITS.member_handshakes
+    gate = Gate(replace(LIMITS, stranger_burst=1000))
     gate.remember_member(MEMBER)
-    begun = [gate.begin(f"192.0.2.{n}") for n in range(200) if gate.refusal(f"192.0.2.{n}", 0.0) is None]
-    assert len(begun) == LIMITS.max_handshakes - LIMITS.member_handshakes
-    assert gate.refusal("192.0.2.250", 0.0) == "too many handshakes at a time"
-    for _ in range(LIMITS.member_handshakes):
-        assert gate.refusal(MEMBER, 0.0) is None
-        begun.append(gate.begin(MEMBER))
-    assert gate.refusal(MEMBER, 0.0) == "too many handshakes at a time"
+    gave_way: list[str] = []
+    running = [begin(gate, f"192.0.2.{n}", 0.0, gave_way) for n in range(places)]
+    assert gate.refusal("192.0.2.99", 0.9) == "too many handshakes at a time", "nobody has had his second yet"
+    running += [begin(gate, MEMBER, 0.9, gave_way) for _ in range(LIMITS.member_handshakes)]
+    assert gate.refusal(MEMBER, 0.9) == "too many handshakes at a time"
+    assert gave_way == []
+    running.append(begin(gate, "192.0.2.99", 1.0, gave_way))
+    assert gave_way == ["192.0.2.0"]
+    assert gate.handshakes == LIMITS.max_handshakes
     gate.remember_member("192.0.2.1")  # joined meanwhile: its handshake still counts as what it began as
-    for one in begun:
+    for one in running:
         gate.end(one)
     assert gate.handshakes == 0
 
@@ -96,6 +104,24 @@ async def test_strangers_beyond_the_rate_are_closed_unread_and_a_member_reconnec
         async with open_host(config, seed(50)) as stranger:  # from the member's address: it gets a connection
             await connect(stranger, host)
         await connect(member, host)
+        for socket in sockets:
+            await socket.aclose()
+
+
+async def test_who_says_nothing_gives_way_to_who_does() -> None:
+    config = replace(CONFIG, max_handshakes=3, member_handshakes=1, handshake_patience=0.2)
+    async with hosts(2, config, admitted=False) as (joiner, host):
+        sockets = await knock(host, "127.0.1.1", 2)
+        await eventually(lambda: host._swarm.gate.handshakes == 2)
+        with pytest.raises(PeerUnreachable):
+            await joiner.connect(host.peer_id, host.addresses)
+        await trio.sleep(0.2)
+        await connect(joiner, host)
+        with trio.fail_after(1):
+            while await sockets[0].receive_some(100):
+                pass
+        assert host.statistics().refused["a slow handshake gave way"] == 1
+        assert host._swarm.gate.handshakes == 1
         for socket in sockets:
             await socket.aclose()
 

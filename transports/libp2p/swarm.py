@@ -170,15 +170,22 @@ class Swarm(LibrarySwarm):
             self.refused[refusal] += 1
             await read_write_closer.close()
             return
-        begun = self.gate.begin(host)
+        scope = trio.CancelScope()
+        handshake = self.gate.begin(host, trio.current_time(), scope.cancel)
+        muxed = None
         try:
-            muxed = await self.upgrade_inbound_raw_conn(RawSocket(read_write_closer, False), maddr)
+            with scope:
+                muxed = await self.upgrade_inbound_raw_conn(RawSocket(read_write_closer, False), maddr)
         except Exception as error:  # whatever a stranger sends in a handshake ends that handshake only
             self.refused["failed handshake"] += 1
             logger.debug("inbound handshake from %s failed: %r", remote, error)
             return
         finally:
-            self.gate.end(begun)
+            self.gate.end(handshake)
+        if muxed is None:
+            self.refused["a slow handshake gave way"] += 1
+            await read_write_closer.close()
+            return
         await cast(Yamux, muxed).event_closed.wait()
 
     async def add_conn(self, muxed_conn: IMuxedConn, direction: str = "unknown") -> Connection:
