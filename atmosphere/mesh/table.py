@@ -13,6 +13,7 @@ from enum import StrEnum
 from atmosphere.capabilities.card import Card
 from atmosphere.capabilities.offer import Offer, OfferEntry
 from atmosphere.identity import Membership
+from atmosphere.identity.scopes import SERVE
 from protocols.beacons import Beacon
 from transports.peer_id import PeerId
 
@@ -74,8 +75,10 @@ class Node:
 
     @property
     def usable(self) -> bool:
-        """Whether work may be sent there."""
-        return self.state is State.ONLINE and self.offer is not None and self.membership is not None
+        """Whether work may be sent there: what a member without scope ``serve`` offers is for itself alone."""
+        if self.state is not State.ONLINE or self.offer is None or self.membership is None:
+            return False
+        return self.path is Path.LOCAL or self.membership.allows(SERVE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -364,8 +364,8 @@ async def twice_elsewhere(house: House) -> Answer:
 
 def partition(house: House) -> None:
     """Both halves redeemed one invite: the guest at once, the thief ten seconds later, at the other issuer."""
-    house.hear(Kind.REDEMPTION, house.identity.redeem_record(INVITE, peer("guest"), NOW - 10))
-    house.hear(Kind.REDEMPTION, SECOND_NODE.redeem_record(INVITE, peer("thief"), NOW))
+    house.hear(Kind.REDEMPTION, house.identity.redeem_record(INVITE, peer("guest"), NOW))
+    house.hear(Kind.REDEMPTION, SECOND_NODE.redeem_record(INVITE, peer("thief"), NOW + 10))
     house.members.learn(member("guest"))
     house.begin()
 
