@@ -37,9 +37,11 @@ NEIGHBOURS = 12
 """Connections that this node makes on its own to nodes it hears of; GossipSub's upper degree."""
 FEW_NEIGHBOURS = 6
 """Up to GossipSub's degree a new neighbour may be this node's only way to part of the mesh."""
+MISSED_BEACONS = 2
+"""Stated periods without a beacon that make a node doubtful which this node has no connection to."""
 OFFLINE_AFTER_S = 10.0
 """Of silence after a sign of failure (DESIGN section 6)."""
-PING_EVERY_S = 10.0
+PING_EVERY_S = 5.0
 PING_TIMEOUT_S = 5.0
 PRUNE_EVERY_S = 30.0
 WATCH_EVERY_S = 1.0
@@ -300,6 +302,10 @@ class Mesh:
             with trio.fail_after(PING_TIMEOUT_S):
                 seconds = await self._host.ping(peer)
         except (trio.TooSlowError, PeerUnreachable):
+            node = self.table.nodes.get(peer)
+            if node is not None and node.state is not State.ONLINE:
+                # The second one in a row: TCP would go on waiting for minutes, and dial only then.
+                await self._host.disconnect(peer)
             self.table.doubt(peer, "no answer to a ping", self._env.monotonic())
             return
         self.table.alive(peer, self._env.monotonic())
@@ -316,6 +322,10 @@ class Mesh:
             for node in list(self.table.nodes.values()):
                 if node.state is State.SUSPECT and now - (node.silent_since or now) >= OFFLINE_AFTER_S:
                     self.table.gone(node.peer, node.reason)
+                elif node.state is State.ONLINE and node.path is Path.UNKNOWN and node.beacon is not None:
+                    self._seek(node.peer)
+                    if now - node.last_seen > MISSED_BEACONS * node.beacon.period_ms / 1000:
+                        self.table.doubt(node.peer, "its beacons have stopped", now)
             if now >= next_prune:
                 next_prune = now + PRUNE_EVERY_S
                 for peer in self.table.prune(now):
