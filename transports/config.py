@@ -76,6 +76,9 @@ class HostConfig:
     streams_per_stranger: int = 8
     """The same before admission: identify, ping, join and sync need four."""
 
+    streams_of_stranger: int = 32
+    """The same in all, until admission or the end of the connection: it is there to join, not to keep us busy."""
+
     negotiation_timeout: float = 10.0
     """Seconds to agree on a stream's protocol; 200 silent streams cost nothing for this long."""
 

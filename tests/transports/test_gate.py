@@ -181,3 +181,22 @@ async def test_a_stranger_may_send_so_many_bytes_and_a_member_more() -> None:
         await stream.write(bytes(100_000))
         while received < 100_000:
             received += len(await stream.read(100_000))
+
+
+async def test_a_stranger_may_open_so_many_streams_and_a_member_more() -> None:
+    config = replace(CONFIG, streams_of_stranger=5)
+    async with hosts(2, config, admitted=False) as (client, host):
+        client.admit(host.peer_id)
+        host.handle("/echo", echo, public=True)
+        await connect(client, host)
+
+        async def open_many() -> None:
+            for _ in range(50):
+                await (await client.open_stream(host.peer_id, "/echo")).reset()
+
+        with pytest.raises(PeerUnreachable, match="to"):
+            await open_many()
+        await eventually(lambda: not host.connections() and not client.connections())
+        host.admit(client.peer_id)
+        await connect(client, host)
+        await open_many()

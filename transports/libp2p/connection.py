@@ -47,7 +47,8 @@ class Connection(SwarmConn):
         self.opened_at = trio.current_time()
         self.remote_host = remote_address.split("/")[2]
         muxed_conn.inbound_limit = lambda: swarm.inbound_stream_limit(peer)
-        muxed_conn.byte_limit = lambda: swarm.inbound_byte_limit(peer)
+        muxed_conn.byte_limit = lambda: swarm.byte_limit(peer)
+        muxed_conn.stream_limit = lambda: swarm.stream_limit(peer)
 
     def __repr__(self) -> str:
         way = "from" if self.inbound else "to"

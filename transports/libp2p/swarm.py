@@ -114,8 +114,11 @@ class Swarm(LibrarySwarm):
     def inbound_stream_limit(self, peer: PeerId) -> int:
         return self.config.streams_per_member if self.policy.is_admitted(peer) else self.config.streams_per_stranger
 
-    def inbound_byte_limit(self, peer: PeerId) -> int | None:
+    def byte_limit(self, peer: PeerId) -> int | None:
         return None if self.policy.is_admitted(peer) else self.config.stranger_bytes
+
+    def stream_limit(self, peer: PeerId) -> int | None:
+        return None if self.policy.is_admitted(peer) else self.config.streams_of_stranger
 
     async def serve_stream(self, connection: Connection, stream: MuxedStream) -> None:
         await self.policy.serve_stream(connection, stream)

@@ -237,6 +237,8 @@ class Yamux(IMuxedConn):
     """How many inbound streams may be open now; beyond it they are reset. Set by the connection."""
     byte_limit: Callable[[], int | None]
     """How many bytes may have come by now; beyond it the connection ends. None: any. Set by the connection."""
+    stream_limit: Callable[[], int | None]
+    """How many streams the peer may have opened by now, in the same way."""
 
     def __init__(self, conn: ISecureConn, peer_id: ID) -> None:
         self.secured_conn = conn
@@ -246,7 +248,9 @@ class Yamux(IMuxedConn):
         self.on_close = None
         self.inbound_limit = lambda: 0
         self.byte_limit = lambda: None
+        self.stream_limit = lambda: None
         self.received = 0
+        self.accepted = 0
         self.streams: dict[int, MuxedStream] = {}
         self.inbound_count = 0
         self.refused_streams = 0
@@ -376,6 +380,9 @@ class Yamux(IMuxedConn):
             stream.kill("the peer reset the stream")
 
     def _accept(self, stream_id: int) -> MuxedStream | None:
+        self.accepted += 1
+        if (allowed := self.stream_limit()) is not None and self.accepted > allowed:
+            raise ProtocolViolation(f"{self.accepted} streams before admission, the limit is {allowed}")
         if self.inbound_count >= self.inbound_limit():
             self.refused_streams += 1
             self.queue(_WINDOW_UPDATE, _RST, stream_id, 0)
