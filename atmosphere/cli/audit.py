@@ -55,7 +55,13 @@ def _query(since: float, kind: str | None, limit: int) -> str:
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:
-    return (clock(entry["at"]), entry["kind"], entry["peer"], entry["subject"], entry["outcome"], entry["detail"])
+    return (clock(entry["at"]), entry["kind"], _short(entry["peer"]), entry["subject"], entry["outcome"],
+            entry["detail"])
+
+
+def _short(who: str) -> str:
+    """A peer id as other lists show it; ``key:ID NAME`` as it is."""
+    return who if ":" in who or not who else "…" + who[-8:]
 
 
 def _from_files(home: Home, since: float, kind: str | None, limit: int) -> list[dict[str, Any]]:

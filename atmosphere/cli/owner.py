@@ -9,7 +9,10 @@ import click
 
 from atmosphere.cli.home import Failure, Home, pass_home
 from atmosphere.cli.membership import load_identity
-from atmosphere.cli.options import clock
+from atmosphere.cli.options import clock, yes_option
+from atmosphere.cli.peers import find
+from atmosphere.cli.revoke import reason
+from atmosphere.cli.trust import keep_revocation
 from atmosphere.env import SystemEnv
 
 VARIABLE = "ATMOSPHERE_PASSPHRASE"
@@ -23,12 +26,13 @@ def ask_passphrase(*, twice: bool) -> str:
     return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=twice))
 
 
-def _sealed(home: Home) -> bool:
+def _passphrase(home: Home) -> str | None:
+    """What opens the owner key in this home, where it is kept sealed."""
     from atmosphere.identity.home import OWNER_KEY
     from atmosphere.identity.owner_key import is_sealed
 
     path = home.path / OWNER_KEY
-    return path.exists() and is_sealed(path.read_bytes())
+    return ask_passphrase(twice=False) if path.exists() and is_sealed(path.read_bytes()) else None
 
 
 @click.group()
@@ -84,7 +88,7 @@ def import_key(home: Home, file: Path, sealed: bool) -> None:
 @owner.command()
 @pass_home
 def renew(home: Home) -> None:
-    """Give this node a new issuer certificate for a year, by the owner key in this home.
+    """Make this node an issuer for a year, or once more, by the owner key in this home.
 
     Needed once a year on the node where the mesh was made; other issuers get theirs by `issuer add`.
     """
@@ -93,11 +97,40 @@ def renew(home: Home) -> None:
     keyring, env = Keyring(home.path), SystemEnv()
     load_identity(home)
     try:
-        passphrase = ask_passphrase(twice=False) if _sealed(home) else None
-        issuer = keyring.renew_issuer(env.now(), env.token_bytes, passphrase).issuer
+        issuer = keyring.renew_issuer(env.now(), env.token_bytes, _passphrase(home)).issuer
     except (HomeError, IdentityError) as error:
         raise Failure(str(error)) from error
     assert issuer is not None
     click.echo(f"This node is an issuer until {clock(issuer.not_after)}.")
     if home.running():
         click.echo("The running node uses the new certificate after its next start.", err=True)
+
+
+@owner.command()
+@click.argument("peer", metavar="PEER_ID")
+@click.option("--issuer", is_flag=True, help="Revoke it as an issuer, with every membership below it.")
+@click.option("--reason", type=reason, metavar="TEXT", help="Told to every node.")
+@yes_option
+@pass_home
+def revoke(home: Home, peer: str, issuer: bool, reason: str | None, yes: bool) -> None:
+    """Revoke a node by the owner key in this home: also one that `revoke` cannot reach, because it stands as high.
+
+    For the day on which the node where the mesh was made is stolen. This node must not run meanwhile; it tells the
+    others when it starts.
+    """
+    from atmosphere.identity import HomeError, IdentityError, Keyring, Target
+    from transports.peer_id import PeerId
+
+    identity, who = load_identity(home), find(peer, [], "auth show").peer_id
+    words = f"issuer {who} and every membership below it" if issuer else f"node {who}"
+    with home.locked():
+        if not yes:
+            click.confirm(f"Revoke {words} in mesh {identity.mesh_name}, for good?", abort=True)
+        try:
+            record = Keyring(home.path).revoke_as_owner(
+                Target.ISSUER if issuer else Target.PEER, PeerId.parse(who).public_key, SystemEnv().now(), reason or "",
+                passphrase=_passphrase(home))
+        except (HomeError, IdentityError) as error:
+            raise Failure(str(error)) from error
+        keep_revocation(home, identity.mesh, record)
+    click.echo(f"revoked {words}; `atmosphere-p2p run` tells the others")

@@ -1,4 +1,4 @@
-"""What this home has heard about who may act, read from its files: nobody is asked."""
+"""What this home has heard about who may act, in its files: nobody is asked."""
 
 from __future__ import annotations
 
@@ -10,23 +10,38 @@ from atmosphere.env import SystemEnv
 if TYPE_CHECKING:
     from atmosphere.identity import Credential
     from atmosphere.mesh.trust import Trust
+    from atmosphere.store import Store
 
 
 def heard(home: Home, mesh: bytes) -> Trust:
     """Revocations, redemptions and issuers of *mesh* in the node's database, verified again. Only to be read."""
-    from atmosphere.identity import IdentityError
-    from atmosphere.mesh.trust import Trust
     from atmosphere.store import Store
 
-    env, kept_s = SystemEnv(), home.config().membership_s
     if not home.has_store:
-        return Trust(mesh, Store.memory(env), env, lambda _: None, kept_s)
+        return _load(home, mesh, Store.memory(SystemEnv()))
     with home.store() as store:
-        try:
-            return Trust(mesh, store, env, lambda _: None, kept_s)
-        except IdentityError as error:
-            raise Failure(f"{store} holds a statement that is not sound: {error}",
-                          "move the file away: a running node hears everything again from the others") from error
+        return _load(home, mesh, store)
+
+
+def keep_revocation(home: Home, mesh: bytes, record: bytes) -> None:
+    """Put *record* into the database of this home, which the caller holds. The node spreads it when it runs again."""
+    from atmosphere.mesh.trust import Heard
+    from protocols.sync.messages import Kind, Record
+
+    with home.store() as store:
+        if _load(home, mesh, store).hear(Record(Kind.REVOCATION, record)) is Heard.BAD:
+            raise Failure("the statement would be refused by the other nodes", "see `atmosphere-p2p auth show`")
+
+
+def _load(home: Home, mesh: bytes, store: Store) -> Trust:
+    from atmosphere.identity import IdentityError
+    from atmosphere.mesh.trust import Trust
+
+    try:
+        return Trust(mesh, store, SystemEnv(), lambda _: None, home.config().membership_s)
+    except IdentityError as error:
+        raise Failure(f"{home.path} holds a statement of trust that is not sound: {error}",
+                      "move node.db away: a running node hears everything again from the others") from error
 
 
 def is_struck(trust: Trust, credential: Credential) -> bool:

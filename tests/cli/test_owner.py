@@ -13,7 +13,7 @@ from atmosphere.cli import main
 from atmosphere.cli.owner import VARIABLE
 from atmosphere.identity import Keyring
 from atmosphere.identity.owner_key import seal
-from tests.cli.conftest import Invoke
+from tests.cli.conftest import OTHER, Invoke
 
 PASSPHRASE = "correct horse battery"
 
@@ -138,3 +138,26 @@ def test_renew_gives_a_new_issuer_certificate(home: Path, file: Path, cli: Invok
     result = cli("owner", "renew")
     assert result.exit_code == 0, result.output
     assert Keyring(home).load().issuer_chain != before
+
+
+def test_the_owner_strikes_even_an_issuer_of_the_first_rank(home: Path, cli: Invoke) -> None:
+    """What no node could do to another of its own level; the database is what the node starts from."""
+    cli("init")
+    me = str(Keyring(home).load().peer_id)
+    assert cli("auth", "verify").exit_code == 0
+    asked = CliRunner().invoke(main, ["--home", str(home), "owner", "revoke", me, "--issuer"], input="n\n")
+    assert asked.exit_code == 1
+    assert cli("auth", "verify").exit_code == 0
+    result = cli("owner", "revoke", me, "--issuer", "--reason", "stolen", "--yes")
+    assert result.exit_code == 0, result.output
+    assert "FAILED  revocation" in cli("auth", "verify").stdout
+
+
+def test_the_owner_needs_the_key_and_a_whole_peer_id(home: Path, file: Path, cli: Invoke) -> None:
+    cli("init")
+    assert cli("owner", "revoke", "laptop", "--yes").exit_code == 1
+    cli("owner", "export", str(file), "--remove")
+    result = cli("owner", "revoke", OTHER, "--yes")
+    assert result.exit_code == 1
+    assert "owner import" in result.stderr
+    assert not (home / "node.db").exists()
