@@ -136,7 +136,7 @@ def test_what_one_half_said_is_in_force_in_the_other_when_they_meet(tmp_path: Pa
 
         # The left half revokes M; the single-use invite of A is redeemed in both halves, on the right by the issuer.
         a.command("revoke", m.peer, "--reason", "while parted", "--yes")
-        left = here.add("L", "left", single)
+        here.add("L", "left", single)
         right = here.prepared("R", "right")
         right.command("join", single, "--via", f"/ip4/{issuer.address}/tcp/{PORT}/p2p/{issuer.peer}", "--name", "R")
         right.start()
