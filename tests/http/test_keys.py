@@ -66,7 +66,7 @@ def open_to_all(serving: Serving, *scopes: str, **more: Any) -> AbstractAsyncCon
 REQUESTS = [("GET", "/v1/models"), ("GET", "/v1/mesh/nodes"), ("GET", "/v1/mesh/capabilities"), ("GET", "/nothing"),
             ("POST", "/v1/mesh/route"), ("POST", "/v1/chat/completions"), ("POST", "/v1/completions"),
             ("POST", "/v1/embeddings"), ("POST", "/v1/tools/call"), ("GET", "/v1/admin/status"),
-            ("POST", "/v1/health/x"), ("POST", "//v1/health")]
+            ("POST", "/v1/health/x"), ("GET", "/v1/models/v1/health")]
 
 
 async def test_without_a_key_only_health(serving: Serving) -> None:
