@@ -21,6 +21,10 @@ from protocols.sync.messages import TRUST_KINDS, Key, Kind, Record
 logger = logging.getLogger(__name__)
 
 
+REPLACED = 1000
+"""Records kept on disk that better ones have replaced, before they are cleared away."""
+
+
 class Heard(Enum):
     """What became of a record."""
 
@@ -45,6 +49,7 @@ class Trust:
         self._on_change = on_change
         self._current: dict[Key, bytes] | None = None
         self._digest: bytes | None = None
+        self._heard: set[Key] = set()  # all that was taken in, with what was replaced since: asked for every record
         self._load()
 
     def __repr__(self) -> str:
@@ -107,7 +112,7 @@ class Trust:
 
     def hear(self, record: Record) -> Heard:
         """Verify *record* and take it in: on disk when this returns. Never raises for what a peer sent."""
-        if key_of(record) in self._records:
+        if key_of(record) in self._heard:
             return Heard.KNOWN
         try:
             new = self._merge(record)
@@ -131,6 +136,7 @@ class Trust:
         else:
             raise IdentityError(Reason.MALFORMED, f"a {record.kind.name.lower()} is not a trust record")
         if new:
+            self._heard.add(key_of(record))
             self._current = None
         return new
 
@@ -146,8 +152,9 @@ class Trust:
         """Drop what is over: statements about memberships, invites and certificates that have ended anyway."""
         now = self._env.now()
         ended = [part.forget_ended(now) for part in (self.revocations, self.redemptions, self.issuers)]
-        if any(ended):
+        if any(ended) or len(self._heard) > 2 * len(self._records) + REPLACED:
             self._current = None
+            self._heard = set(self._records)
             kept = [(int(key.kind), key.key) for key in self._records]
             self._store.write_now(lambda connection: _keep_only(connection, kept))
 
