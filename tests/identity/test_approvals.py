@@ -13,7 +13,7 @@ from atmosphere.store import Store
 from protocols.join.messages import Enrolled, Pending
 from tests.identity.keys import DAY, MESH, NOW, key, peer
 from tests.identity.test_enrolment import Office, code
-from tests.identity.test_invite import ADDRESSES, node
+from tests.identity.test_invite import ADDRESSES, node, raw
 
 
 def asking(number: int = 0, uses: int = 1) -> Invite:
@@ -88,6 +88,19 @@ async def test_a_revoked_key_is_not_put_before_the_owner() -> None:
 
 async def test_without_a_place_to_ask_such_invites_are_refused() -> None:
     assert code(await Office().enrol(asking().envelope, "laptop")) == "forbidden"
+
+
+async def test_who_was_enrolled_at_another_issuer_is_not_asked_about_again() -> None:
+    approvals = Approvals(Store.memory(FixedEnv()))
+    desk = Office(approvals=approvals, used_elsewhere=lambda _: frozenset({peer("laptop")}))
+    assert isinstance((await desk.enrol(asking().envelope, "laptop")).outcome, Enrolled)
+    assert approvals.pending() == []
+
+
+async def test_an_invite_that_holds_too_long_is_not_asked_about() -> None:
+    desk, approvals = office()
+    assert code(await desk.enrol(raw(approval=True, expires=NOW + 31 * DAY), "laptop")) == "malformed"
+    assert approvals.pending() == []
 
 
 async def test_a_name_for_people_is_checked_before_it_is_shown() -> None:

@@ -181,6 +181,8 @@ async def test_an_invite_used_at_one_issuer_is_used_up_at_the_other() -> None:
     assert isinstance(again.outcome, Enrolled), "the same key asks again, elsewhere"
     assert accept_enrolment(made, peer("guest"), again.outcome.chain, again.outcome.inviter_chain, NOW)
     assert len(there.redemptions) == 1, "and costs nothing"
+    rows = there.office.store.read_now(lambda connection: connection.execute("SELECT peer FROM invites").fetchall())
+    assert rows == [], "the use was begun elsewhere"
 
 
 async def test_two_uses_in_two_halves_end_with_one_member_on_both_sides() -> None:

@@ -80,6 +80,10 @@ def test_an_issuer_revokes_with_its_certificate_a_member_with_its_membership() -
     assert open_revocation(node().revoke(Target.MEMBERSHIP, b"s" * 16, NOW, until=until), MESH, NOW).until == until
     admin = Identity.load(key("admin").encode(), MESH, "home", member("admin", ("revoke",)))
     assert open_revocation(admin.revoke(Target.PEER, public("x"), NOW), MESH, NOW).level == 2
+    warden = Identity.load(
+        key("sub").encode(), MESH, "home", member("sub"), chain(issuer("owner", "sub", ("revoke",)))
+    )
+    assert open_revocation(warden.revoke(Target.PEER, public("x"), NOW), MESH, NOW).level == 1
     cases: tuple[tuple[Callable[[], bytes], Reason], ...] = (
         (lambda: second().revoke(Target.PEER, public("x"), NOW), Reason.FORBIDDEN),
         (lambda: admin.revoke(Target.ISSUER, public("issuer"), NOW), Reason.ABOVE_REVOKER),

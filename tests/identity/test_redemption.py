@@ -48,7 +48,13 @@ HOSTILE: dict[str, tuple[bytes, Reason]] = {
     "truncated": (raw()[:-1], Reason.MALFORMED),
     "no version": (raw(version=0), Reason.MALFORMED),
     "newer version": (raw(version=2), Reason.UNKNOWN_VERSION),
-    "foreign mesh": (raw(mesh=public("other owner")), Reason.FOREIGN_MESH),
+    "foreign mesh": (
+        raw(mesh=public("other owner"),
+            authority=chain(link("other owner", "issuer", Kind.ISSUER, mesh=public("other owner")))),
+        Reason.FOREIGN_MESH),
+    "authority of a foreign mesh": (
+        raw(authority=chain(link("other owner", "issuer", Kind.ISSUER, mesh=public("other owner")))),
+        Reason.FOREIGN_MESH),
     "short invite id": (raw(invite=b"x" * 31), Reason.MALFORMED),
     "short peer": (raw(peer=b"x" * 31), Reason.MALFORMED),
     "no uses": (raw(uses=0), Reason.MALFORMED),
@@ -59,7 +65,7 @@ HOSTILE: dict[str, tuple[bytes, Reason]] = {
     "no authority": (raw(authority=b""), Reason.MALFORMED),
     "authority of another": (raw("thief"), Reason.WRONG_AUDIENCE),
     "authority of a member": (raw("member", authority=member()), Reason.NOT_ISSUER),
-    "authority of another mesh": (
+    "authority that nobody gave": (
         raw("x", authority=chain(issuer("other owner", "x"))), Reason.FORGED),
     "authority that had ended": (
         raw(authority=chain(link("owner", "issuer", Kind.ISSUER, begins=NOW - DAY, ends=NOW - 301))), Reason.EXPIRED),
@@ -283,6 +289,19 @@ def test_bounded_and_the_same_ones_stay_in_any_order() -> None:
         assert {entry.peer for entry in known} == {peer("p3"), peer("p4"), peer("p5")}
         assert "3 entries of 3 invites" in repr(known)
     assert len(digests) == 1
+
+
+def test_who_lost_by_one_statement_stays_lost_when_another_one_goes() -> None:
+    ends_first = raw(
+        "third", peer=public("late"), at_ms=(NOW + 2) * 1000, expires=NOW + 60, authority=third().issuer_chain
+    )
+    known = RedemptionSet(MESH, limit=2)
+    known.merge([
+        node().redeem_record(invite(), peer("early"), NOW), ends_first,
+        node().redeem_record(invite(), peer("late"), NOW + 1),
+    ], NOW + 5)
+    assert {entry.signer for entry in known} == {peer("issuer")}
+    assert known.lost(peer("late"))
 
 
 def test_replaced_statements_do_not_pile_up() -> None:
