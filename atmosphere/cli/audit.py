@@ -34,9 +34,9 @@ def kind(text: str) -> str:
 @json_option
 @pass_home
 def audit(home: Home, since: float | None, kind: str | None, limit: int, as_json: bool) -> None:
-    """Show the audit log, the newest first: joins, refusals, revocations, calls served for others.
+    """Show who came in, was refused, revoked or served.
 
-    It never holds what was said in a call.
+    The newest first. It never holds what was said in a call.
     """
     start = SystemEnv().now() - since if since else 0.0
     control = home.running()

@@ -12,6 +12,7 @@ from atmosphere.cli.membership import load_identity
 from atmosphere.cli.options import clock, duration, json_option, print_json, print_table, scopes
 from atmosphere.cli.peers import find, named
 from atmosphere.cli.trust import heard
+from atmosphere.env import SystemEnv
 
 ROUTE = "/v1/admin/issuers"
 SCOPES = "call:*,serve,invite"
@@ -20,7 +21,10 @@ SCOPES = "call:*,serve,invite"
 
 @click.group()
 def issuer() -> None:
-    """Issuers: the nodes that let others in and renew their memberships, also while the owner is away."""
+    """Nodes that let others in and renew memberships.
+
+    They do so also while the owner is away. `invite` needs one, and each renews what its scopes cover.
+    """
 
 
 @issuer.command()
@@ -30,7 +34,10 @@ def issuer() -> None:
 @click.option("--expires", type=duration, default="365d", show_default=True, metavar="TIME", help="When it ends.")
 @pass_home
 def add(home: Home, peer: str, scopes: tuple[str, ...], expires: float) -> None:
-    """Make PEER an issuer: a peer id, the end of one, or a node's name."""
+    """Make PEER an issuer.
+
+    PEER is a peer id, the end of one, or a node's name.
+    """
     control = home.node()
     who = find(peer, named(control.get("/v1/admin/status")["nodes"]), "status")
     control.post(ROUTE, {"peer": who.peer_id, "scopes": list(scopes), "expires_s": expires})
@@ -58,7 +65,10 @@ def _from_files(home: Home) -> list[dict[str, Any]]:
     from atmosphere.mesh.views import issuer_views
 
     identity = load_identity(home)
-    views = issuer_views(GradientTable(identity.peer_id), heard(home, identity.mesh).issuers)
+    issuers = heard(home, identity.mesh).issuers
+    if identity.issuer_chain:
+        issuers.add(identity.issuer_chain, SystemEnv().now())  # before its first start a node has heard nothing
+    views = issuer_views(GradientTable(identity.peer_id), issuers)
     return [dataclasses.asdict(view) for view in views]
 
 

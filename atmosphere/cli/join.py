@@ -28,7 +28,7 @@ class InviteOrCommand(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] in self.commands:
             return super().resolve_command(ctx, args)
-        return "INVITE", self.default, args
+        return "INVITE|@FILE", self.default, args
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return ["[OPTIONS] INVITE|@FILE", "or", "COMMAND"]
@@ -36,6 +36,13 @@ class InviteOrCommand(click.Group):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.default.format_options(ctx, formatter)
         self.format_commands(ctx, formatter)
+
+
+class ByInvite(click.Command):
+    """Its argument is named where the usage has the command's name."""
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return ["[OPTIONS]"]
 
 
 @click.group(cls=InviteOrCommand, context_settings={"ignore_unknown_options": True})  # they are the default's
@@ -49,7 +56,7 @@ def join() -> None:
     """
 
 
-@click.command()
+@click.command(cls=ByInvite)
 @click.argument("invite", metavar="INVITE|@FILE")
 @name_option
 @click.option("--via", type=peer_multiaddr, multiple=True, metavar="MULTIADDR",
@@ -104,7 +111,10 @@ def _row(request: dict[str, Any]) -> tuple[str, ...]:
 @click.argument("peer")
 @pass_home
 def approve(home: Home, peer: str) -> None:
-    """Let PEER in: a peer id, the end of one, or a name in `join requests`."""
+    """Let PEER in.
+
+    PEER is a peer id, the end of one, or a name in `join requests`.
+    """
     click.echo(f"{_decide(home, peer, approve=True)} may join: its `join` has the answer within seconds")
 
 
@@ -112,7 +122,10 @@ def approve(home: Home, peer: str) -> None:
 @click.argument("peer")
 @pass_home
 def refuse(home: Home, peer: str) -> None:
-    """Refuse PEER; it is told so, and this invite lets it in no more."""
+    """Do not let PEER in.
+
+    It is told so, and its invite is of no more use to it.
+    """
     click.echo(f"{_decide(home, peer, approve=False)} is refused")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -23,7 +24,12 @@ def ask_passphrase(*, twice: bool) -> str:
     given = os.environ.get(VARIABLE)
     if given is not None:
         return given
-    return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=twice))
+    try:
+        return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=twice))
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise Failure("the passphrase cannot be asked for without a terminal", f"put it in ${VARIABLE}") from None
 
 
 def _passphrase(home: Home) -> str | None:
@@ -37,7 +43,7 @@ def _passphrase(home: Home) -> str | None:
 
 @click.group()
 def owner() -> None:
-    """The owner key: it appoints issuers, and whoever has it owns the mesh.
+    """The owner key: whoever has it owns the mesh.
 
     Daily work does not need it: issuers let nodes in and renew memberships without it. A passphrase protects the
     copy; it is asked for, or taken from ATMOSPHERE_PASSPHRASE. Without it the copy is of no use to anybody.
@@ -88,7 +94,7 @@ def import_key(home: Home, file: Path, sealed: bool) -> None:
 @owner.command()
 @pass_home
 def renew(home: Home) -> None:
-    """Make this node an issuer for a year, or once more, by the owner key in this home.
+    """Make this node an issuer for another year.
 
     Needed once a year on the node where the mesh was made; other issuers get theirs by `issuer add`.
     """
@@ -113,10 +119,10 @@ def renew(home: Home) -> None:
 @yes_option
 @pass_home
 def revoke(home: Home, peer: str, issuer: bool, reason: str | None, yes: bool) -> None:
-    """Revoke a node by the owner key in this home: also one that `revoke` cannot reach, because it stands as high.
+    """Revoke any node or issuer, by the owner key.
 
-    For the day on which the node where the mesh was made is stolen. This node must not run meanwhile; it tells the
-    others when it starts.
+    Also one that `revoke` does not reach because it stands as high as this node: for the day on which the machine where
+    the mesh was made is stolen. This node must not run meanwhile; it tells the others when it starts.
     """
     from atmosphere.identity import HomeError, IdentityError, Keyring, Target
     from transports.peer_id import PeerId

@@ -36,9 +36,10 @@ def serial(text: str) -> str:
 @yes_option
 @pass_home
 def revoke(home: Home, peer: str | None, issuer: bool, membership: str | None, reason: str | None, yes: bool) -> None:
-    """Revoke a node: no member talks to it again, running calls are cut off, and this cannot be undone.
+    """Revoke a node, an issuer or a membership, for good.
 
-    PEER_ID is a peer id, the end of one, or a node's name. To come back a machine needs a new key and a new invite.
+    No member talks to it again, and its running calls are cut off. PEER_ID is a peer id, the end of one, or a node's
+    name. To come back a machine needs a new key and a new invite.
     """
     if (peer is None) == (membership is None) or (membership and issuer):
         raise click.UsageError("name one thing to revoke: PEER_ID, PEER_ID with --issuer, or --membership SERIAL")

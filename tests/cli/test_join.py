@@ -32,6 +32,8 @@ def test_help_names_both_sides() -> None:
     text = CliRunner().invoke(main, ["join", "--help"]).output
     for words in ("Usage: main join [OPTIONS] INVITE|@FILE", "--name", "--via", "requests", "approve", "refuse"):
         assert words in text
+    by_invite = CliRunner().invoke(main, ["join", "ATM1A", "--nonsense"])
+    assert by_invite.output.startswith("Usage: main join INVITE|@FILE [OPTIONS]\n")
     assert CliRunner().invoke(main, ["join", "approve", "--help"]).output.startswith("Usage: main join approve")
 
 

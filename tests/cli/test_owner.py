@@ -64,6 +64,16 @@ def test_the_passphrase_is_asked_twice_unseen(
     assert cli("owner", "import", str(file)).exit_code == 0
 
 
+def test_without_a_terminal_the_variable_is_named(
+    file: Path, cli: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(VARIABLE)
+    cli("init")
+    result = cli("owner", "export", str(file))
+    assert result.exit_code == 1
+    assert VARIABLE in result.stderr
+
+
 def test_a_wrong_passphrase_changes_nothing(
     home: Path, file: Path, cli: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
