@@ -34,6 +34,7 @@ from atmosphere.identity import (
     Keyring,
     Reason,
     Target,
+    open_revocation,
 )
 from atmosphere.identity.api_keys import ApiKeys
 from atmosphere.identity.identity import ISSUER_S, MEMBERSHIP_S
@@ -180,14 +181,16 @@ class Node:
         except CallError as error:
             self.audit.record(AuditKind.REFUSED_CALL, str(call.peer), f"{family}/{call.tool}", str(error.code))
             raise
-        outcome = "ok"
+        outcome = str(Code.INTERNAL)
         try:
-            return await self.registry.serve(call.card, self._tool_call(call), framed(emit))
+            result = await self.registry.serve(call.card, self._tool_call(call), framed(emit))
+            outcome = "ok"
+            return result
         except CallError as error:
             outcome = str(error.code)
             raise
         except trio.Cancelled:
-            outcome = "cancelled"
+            outcome = str(Code.CANCELLED)
             raise
         finally:
             self.audit.served(str(call.peer), family, call.tool, outcome, self.env.monotonic() - started)
@@ -229,6 +232,7 @@ class Node:
         address = connection.remote_address.split("/tcp/")[0] if connection is not None else ""
         wait = self._join_rates.take(peer.raw, address, self.env.monotonic())
         if wait:
+            self.audit.record(AuditKind.JOIN_REFUSED, str(peer), outcome="rate_limited")
             return Reply(
                 Refused("rate_limited", f"too many requests to join; try again in {wait:.0f} s"),
                 int(self.env.now() * 1000),
@@ -250,12 +254,15 @@ class Node:
         await self.env.run_blocking(lambda: Keyring(self.home).save_membership(identity))
         self.identity = identity
         self.mesh.identity_changed()
+        self.audit.record(AuditKind.RENEWAL, str(self.peer_id), "own membership", "granted")
         logger.info("the membership was renewed until %d", identity.membership.not_after)
 
     def _heard_trust(self, record: Record) -> None:
         """A new trust record is in force."""
         if record.kind is Kind.REVOCATION:
-            self.audit.record(AuditKind.REVOKED, subject=record.digest.hex())
+            entry = open_revocation(record.body, self.identity.mesh, self.env.now())
+            whom = entry.target.hex() if entry.kind is Target.MEMBERSHIP else str(PeerId.from_public_key(entry.target))
+            self.audit.record(AuditKind.REVOKED, str(entry.signer), whom, entry.kind.name.lower(), entry.reason)
         elif record.kind is Kind.ISSUER and not self.identity.issuer_chain:
             mine = self.mesh.trust.issuers.chain_of(self.peer_id)
             if mine:
