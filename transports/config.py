@@ -90,5 +90,11 @@ class HostConfig:
     """Bytes of one gossip RPC, both ways. Beacons have 600; bulk belongs on streams."""
 
     gossip_rate: float = 200.0
-    """Messages per second, topic and forwarder before it counts as spam. A forwarder relays for the whole mesh, so
-    this is far above the 4/s a node is meant to receive; the library's 10 drops a burst of honest neighbours."""
+    """Messages per second and forwarder, on all topics, before it counts as spam. A forwarder relays for the whole
+    mesh, so this is far above the 4/s a node is meant to receive; the library's 10 drops bursts of honest ones."""
+
+    gossip_author_rate: float = 10.0
+    """Messages per second of one author, whoever forwards them. A node has news five times a second at most."""
+
+    gossip_author_burst: float = 100.0
+    """Of those at once: an issuer that revokes a hundred memberships does it in one go."""

@@ -51,7 +51,11 @@ class GossipStatistics:
     """Mesh links by topic."""
     seen: int
     dropped: int
-    """Messages beyond the rate limit of their forwarder."""
+    """Messages beyond the rate limit of their forwarder or author."""
+    shunned: int
+    """Peers without a place in the mesh, for what they did lately; see transports/score.py."""
+    muted: int
+    """Those of them that are not listened to."""
     accepted: int
     rejected: int
     ignored: int
@@ -126,11 +130,14 @@ class Gossip:
 
     def statistics(self) -> GossipStatistics:
         mesh = self._pubsub.router.mesh
+        shunned, muted = self._pubsub.scores.count(trio.current_time())
         return GossipStatistics(
             peers=len(self._pubsub.peers),
             topics={topic: len(mesh.get(topic, ())) for topic in self._pubsub.judges},
             seen=len(self._pubsub.seen_messages.cache),
             dropped=self._pubsub.dropped,
+            shunned=shunned,
+            muted=muted,
             accepted=self._counts[Verdict.ACCEPT],
             rejected=self._counts[Verdict.REJECT],
             ignored=self._counts[Verdict.IGNORE],

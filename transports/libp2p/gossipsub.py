@@ -7,8 +7,8 @@ Wrong in 0.8.1:
 - ``_emit_control_msgs`` collects GRAFT, PRUNE and IHAVE in lists that are never emptied between peers, so every peer
   also gets the ones meant for the peers before it (read in the source; shown by test_gossipsub.py);
 - the default scorer has all weights zero and grafts every link at each heartbeat (6.8 copies of each message instead
-  of 3.9 in the study); the sign of the invalid-message weight is the opposite of go-libp2p's. No scorer runs here:
-  every peer is a member, and one that forwards rejected messages is muted by Pubsub;
+  of 3.9 in the study); the sign of the invalid-message weight is the opposite of go-libp2p's. Scores are our own, see
+  transports/score.py: a peer that is shunned leaves the mesh at the next heartbeat and is not taken back meanwhile;
 - ``recent_message_deliveries`` grows with every message when adaptive gossip is off;
 - PRUNE for topics nobody has fills ``back_off`` without bound, and its back-off may be any length;
 - an IDONTWANT per message doubles the number of RPCs: go-libp2p sends it above 1 KiB only, ours have 600 bytes;
@@ -20,6 +20,7 @@ Delete override by override when tests/transports/test_gossipsub.py passes witho
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import trio
 from libp2p.custom_types import TProtocol
@@ -43,12 +44,18 @@ MAX_CONTROL_IDS = 500
 class GossipSub(LibraryGossipSub):
     """See the module."""
 
+    shunned: Callable[[ID], bool] = staticmethod(lambda peer: False)
+    """Whether a peer has no place in the mesh now. Set by Pubsub."""
+
     async def heartbeat(self) -> None:
         """The library's heartbeat without scoring, diversity and adaptation, and contained."""
         await trio.sleep(self.heartbeat_initial_delay)
         while True:
             try:
+                shunned = self._prune_shunned()
                 grafts, prunes = self.mesh_heartbeat()
+                for peer, topics in shunned.items():
+                    prunes[peer].extend(topics)
                 self.fanout_heartbeat()
                 await self._emit_control_msgs(grafts, prunes, self.gossip_heartbeat())
                 self.mcache.shift()
@@ -57,6 +64,26 @@ class GossipSub(LibraryGossipSub):
             except Exception:
                 logger.exception("a gossip heartbeat failed; the next one follows")
             await trio.sleep(self.heartbeat_interval)
+
+    def _prune_shunned(self) -> dict[ID, list[str]]:
+        """Take shunned peers out of every mesh; what they have to be told."""
+        pruned: dict[ID, list[str]] = {}
+        for topic, peers in self.mesh.items():
+            for peer in [peer for peer in peers if self.shunned(peer)]:
+                peers.discard(peer)
+                pruned.setdefault(peer, []).append(topic)
+        return pruned
+
+    def _check_back_off(self, peer: ID, topic: str) -> bool:
+        """Whether *peer* may not be in the mesh of *topic* now; asked before each GRAFT and IHAVE."""
+        return self.shunned(peer) or super()._check_back_off(peer, topic)
+
+    async def handle_graft(self, graft_msg: rpc_pb2.ControlGraft, sender_peer_id: ID) -> None:
+        """A shunned peer is told no, and is not punished for having asked: it may not know yet."""
+        if self.shunned(sender_peer_id):
+            await self.emit_prune(graft_msg.topicID, sender_peer_id, False, False)
+        else:
+            await super().handle_graft(graft_msg, sender_peer_id)
 
     async def _emit_control_msgs(
         self,

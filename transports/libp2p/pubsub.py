@@ -36,6 +36,8 @@ from transports.libp2p.gossipsub import GossipSub
 from transports.libp2p.host import LibraryHost
 from transports.libp2p.yamux import MuxedStream
 from transports.peer_id import PeerId
+from transports.rates import TokenBuckets
+from transports.score import Fault, Scores
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus
@@ -51,8 +53,8 @@ MAX_SUBSCRIPTIONS = 64
 """Topics that one peer may announce. A mesh has three."""
 MAX_TOPIC = 256
 """Characters of a topic name; ours have about 90."""
-MAX_ERRORS = 20
-"""Rejected or malformed messages from one forwarder per SEEN_SECONDS before it is not listened to for as long."""
+MAX_AUTHORS = 4096
+"""Authors whose rate is remembered."""
 QUEUE_LIMIT = 128
 """RPCs waiting for one slow peer; gossip repairs what is dropped beyond."""
 RETRY_DELAYS = (0.1, 0.5, 2.0, 5.0, 10.0)
@@ -113,8 +115,12 @@ class Pubsub(LibraryPubsub):
         self._gossipsub = router
         self._admitted = admitted
         self._peer_scopes: dict[ID, trio.CancelScope] = {}
-        self._errors: dict[ID, tuple[float, int]] = {}
-        self._rates: dict[tuple[ID, str], tuple[int, int]] = {}
+        self.scores: Scores[ID] = Scores()
+        router.shunned = lambda peer: self.scores.shunned(peer, trio.current_time())
+        self._authors: TokenBuckets[PeerId] = TokenBuckets(
+            config.gossip_author_rate, config.gossip_author_burst, MAX_AUTHORS
+        )
+        self._rates: dict[ID, tuple[int, int]] = {}
 
     def __repr__(self) -> str:
         return f"<Pubsub, {len(self.peers)} peers, topics {sorted(self.judges)}, {self.dropped} dropped>"
@@ -140,8 +146,7 @@ class Pubsub(LibraryPubsub):
             scope.cancel()
         self._unregister(peer_id)
         self._forget_all_subscriptions(peer_id)
-        for key in [key for key in self._rates if key[0] == peer_id]:
-            del self._rates[key]
+        self._rates.pop(peer_id, None)
 
     async def _run_peer(self, peer_id: ID, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         scope = trio.CancelScope()
@@ -258,11 +263,12 @@ class Pubsub(LibraryPubsub):
                     rpc = rpc_pb2.RPC.FromString(frame)
                 except (DecodeError, ValueError) as error:
                     logger.warning("gossip from %s is malformed (%s); its stream is reset", peer_id, error)
-                    self._count_error(peer_id)
+                    self.scores.add(peer_id, Fault.MALFORMED, trio.current_time())
                     await muxed.reset()
                     return
-                if not self._muted(peer_id):
-                    await self._handle_rpc(peer_id, rpc)
+                if self.scores.muted(peer_id, trio.current_time()):
+                    rpc = rpc_pb2.RPC(subscriptions=rpc.subscriptions)  # these are not said a second time
+                await self._handle_rpc(peer_id, rpc)
 
     async def _handle_rpc(self, peer_id: ID, rpc: rpc_pb2.RPC) -> None:
         try:
@@ -294,8 +300,17 @@ class Pubsub(LibraryPubsub):
     # Messages -----------------------------------------------------------------------------------------------------
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
-        """Judge a message and forward it if accepted. One that is not decided leaves no trace and may come again."""
+        """Judge a message and forward it if accepted. One that is not decided leaves no trace and may come again.
+
+        What is beyond a forwarder's rate is dropped unread and counts against it, repeated messages too. What is beyond
+        an author's rate is dropped and counts against nobody: whoever forwarded it may have counted a little less.
+        """
         own = msg_forwarder == self.my_id
+        now = trio.current_time()
+        if not own and self._over_rate(msg_forwarder):
+            self.dropped += 1
+            self.scores.add(msg_forwarder, Fault.OVER_RATE, now)
+            return
         message_id = self.get_message_id(msg)
         if self.seen_messages.has(message_id):
             return
@@ -303,16 +318,21 @@ class Pubsub(LibraryPubsub):
             if len(msg.topicIDs) != 1 or msg.topicIDs[0] not in self.judges or msg.from_id == self.my_id.to_bytes():
                 return
             topic = msg.topicIDs[0]
-            if self._over_rate(msg_forwarder, topic):
+            if self.scores.muted(msg_forwarder, now):
+                return  # the rest of an RPC that has just muted it
+            author = self._verified_author(msg)
+            if author is None:  # its id is not kept: forging the next one of somebody must not silence the real one
+                self.scores.add(msg_forwarder, Fault.REJECTED, now)
+                return
+            if self._authors.take(author, now):  # after the check: nobody spends another's share
                 self.dropped += 1
                 return
-            author = self._verified_author(msg)
-            verdict = False if author is None else self.judges[topic](peer_of(msg_forwarder), author, msg.data)
+            verdict = self.judges[topic](peer_of(msg_forwarder), author, msg.data)
             if verdict is None:
                 return
             self.seen_messages.add(message_id)
             if not verdict:
-                self._count_error(msg_forwarder)
+                self.scores.add(msg_forwarder, Fault.REJECTED, now)
                 return
         else:
             self.seen_messages.add(message_id)
@@ -327,30 +347,13 @@ class Pubsub(LibraryPubsub):
             logger.debug("a message with a broken signature: %r", error)
             return None
 
-    def _over_rate(self, peer_id: ID, topic: str) -> bool:
+    def _over_rate(self, peer_id: ID) -> bool:
         second = int(trio.current_time())
-        started, count = self._rates.get((peer_id, topic), (second, 0))
+        started, count = self._rates.get(peer_id, (second, 0))
         if started != second:
             started, count = second, 0
-        self._rates[(peer_id, topic)] = (started, count + 1)
+        self._rates[peer_id] = (started, count + 1)
         return count >= self.config.gossip_rate
-
-    def _count_error(self, peer_id: ID) -> None:
-        now = trio.current_time()
-        since, count = self._errors.get(peer_id, (now, 0))
-        if now - since > SEEN_SECONDS:
-            since, count = now, 0
-        self._errors[peer_id] = (now if count + 1 == MAX_ERRORS else since, count + 1)
-        for stale in [p for p, (start, _) in self._errors.items() if now - start > SEEN_SECONDS]:
-            del self._errors[stale]
-
-    def _muted(self, peer_id: ID) -> bool:
-        since, count = self._errors.get(peer_id, (0.0, 0))
-        return count >= MAX_ERRORS and trio.current_time() - since <= SEEN_SECONDS
-
-    def errors_of(self, peer_id: ID) -> int:
-        """Rejected and malformed messages that *peer_id* forwarded lately."""
-        return self._errors.get(peer_id, (0.0, 0))[1]
 
 
 def peer_of(peer_id: ID) -> PeerId:
