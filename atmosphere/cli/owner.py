@@ -96,20 +96,24 @@ def import_key(home: Home, file: Path, sealed: bool) -> None:
 def renew(home: Home) -> None:
     """Make this node an issuer for another year.
 
-    Needed once a year on the node where the mesh was made; other issuers get theirs by `issuer add`.
+    Its membership then rests on the owner key in this home alone, on no other issuer. Needed once a year on the node
+    where the mesh was made; other issuers get theirs by `issuer add`. This node must not run meanwhile.
     """
     from atmosphere.identity import HomeError, IdentityError, Keyring
 
     keyring, env = Keyring(home.path), SystemEnv()
     load_identity(home)
-    try:
-        issuer = keyring.renew_issuer(env.now(), env.token_bytes, _passphrase(home)).issuer
-    except (HomeError, IdentityError) as error:
-        raise Failure(str(error)) from error
-    assert issuer is not None
-    click.echo(f"This node is an issuer until {clock(issuer.not_after)}.")
-    if home.running():
-        click.echo("The running node uses the new certificate after its next start.", err=True)
+    with home.locked():
+        try:
+            identity, now = keyring.renew_issuer(env.now(), env.token_bytes, _passphrase(home)), env.now()
+            chain = identity.issue_membership(
+                identity.peer_id, identity.name, identity.membership.scopes, now, env.token_bytes,
+                lifetime=home.config().membership_s)
+            keyring.save_membership(identity.with_membership(chain, now))
+        except (HomeError, IdentityError) as error:
+            raise Failure(str(error)) from error
+    assert identity.issuer is not None
+    click.echo(f"This node is an issuer until {clock(identity.issuer.not_after)}.")
 
 
 @owner.command()

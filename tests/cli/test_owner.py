@@ -147,7 +147,9 @@ def test_renew_gives_a_new_issuer_certificate(home: Path, file: Path, cli: Invok
     assert cli("owner", "import", str(file), *sealed).exit_code == 0
     result = cli("owner", "renew")
     assert result.exit_code == 0, result.output
-    assert Keyring(home).load().issuer_chain != before
+    after = Keyring(home).load()
+    assert after.issuer_chain != before
+    assert after.chain.startswith(after.issuer_chain), "the membership rests on it"
 
 
 def test_the_owner_strikes_even_an_issuer_of_the_first_rank(home: Path, cli: Invoke) -> None:

@@ -152,6 +152,34 @@ def test_the_owner_key_leaves_a_running_node_and_the_mesh_goes_on(
     assert Keyring(group.folder / "B").has_mesh
 
 
+def test_the_owner_takes_the_mesh_back_from_a_stolen_first_node(
+    group: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A had every right that an issuer can have. The copy of the owner key strikes it all the same, from B."""
+    monkeypatch.setenv("ATMOSPHERE_PASSPHRASE", "correct horse battery")
+    sealed = str(group.folder / "owner.sealed")
+    a = group.start("A", options=QUIET)
+    a.command("owner", "export", sealed, "--remove")
+    home, stolen = group.folder / "B", ask(a, "status")["me"]["peer_id"]
+    command(home, "join", invite(a), "--name", "B")
+    with pytest.raises(NodeFailed, match="owner import"):
+        command(home, "owner", "revoke", stolen, "--issuer", "--yes")
+    command(home, "owner", "import", sealed)
+    command(home, "owner", "renew")
+    command(home, "owner", "revoke", stolen, "--issuer", "--yes")
+    b = group.run(home, options=QUIET)
+    assert not ask(b, "status")["me"]["membership"]["revoked"]
+    eventually("B has refused A", 15, lambda: "this node refused" in b.log or None)
+    late = invite(a)
+    command(group.folder / "C", "join", invite(b), "--name", "C")
+    c = group.run(group.folder / "C", options=QUIET)
+    wait_for_capability(b, "system/health", {"C"})
+    assert not ask(c, "status")["me"]["membership"]["revoked"]
+    command(group.folder / "D", "join", late, "--name", "D")  # the thief's friend
+    group.run(group.folder / "D", options=(*QUIET, "--bootstrap", address(b)))
+    eventually("B has refused D", 15, lambda: b.log.count("this node refused") >= 2 or None)
+
+
 def test_other_addresses_need_a_key_and_a_revoked_one_is_none(group: Nodes) -> None:
     home = group.folder / "A"
     command(home, "init", "--name", "A")
