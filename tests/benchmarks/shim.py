@@ -123,7 +123,10 @@ def start_litellm(stack: ExitStack, command: str, upstream: str) -> Server:
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     config = Path(folder, "config.yaml")
     parameters = {"model": f"openai/{MODEL}", "api_base": f"{upstream}/v1", "api_key": "none"}
-    config.write_text(json.dumps({"model_list": [{"model_name": MODEL, "litellm_params": parameters}]}))
+    config.write_text(json.dumps({
+        "model_list": [{"model_name": MODEL, "litellm_params": parameters}],
+        "general_settings": {"dangerously_permit_weak_or_unset_master_key": True},  # loopback, for a minute
+    }))
     running = stack.enter_context(process(command, "--config", config, "--host", "127.0.0.1", "--port", str(port)))
     eventually("litellm answers", STARTS_S, lambda: answers(port, "/health/liveliness", running))
     return Server("litellm", port, running.pid)
