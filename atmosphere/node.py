@@ -263,11 +263,11 @@ class Node:
             entry = open_revocation(record.body, self.identity.mesh, self.env.now())
             whom = entry.target.hex() if entry.kind is Target.MEMBERSHIP else str(PeerId.from_public_key(entry.target))
             self.audit.record(AuditKind.REVOKED, str(entry.signer), whom, entry.kind.name.lower(), entry.reason)
-        elif record.kind is Kind.ISSUER and not self.identity.issuer_chain:
+        elif record.kind is Kind.ISSUER:
             mine = self.mesh.trust.issuers.chain_of(self.peer_id)
-            if mine:
+            if mine and mine != self.identity.issuer_chain:
                 Keyring(self.home).save_issuer(mine)
-                self.identity = dataclasses.replace(self.identity, issuer_chain=mine)
+                self.identity = self.identity.with_issuer(mine, self.env.now())
                 logger.info("this node was appointed an issuer")
 
     def _expelled(self, peer: PeerId) -> None:
@@ -341,8 +341,29 @@ class Node:
         if kind is Target.MEMBERSHIP:
             known = [n.membership for n in self.table.nodes.values() if n.membership and n.membership.serial == target]
             until = known[0].not_after if known else int(self.env.now() + self.config.membership_s)
-        record = self.identity.revoke(kind, target, self.env.now(), reason=reason, until=until)
+        now = self.env.now()
+        record = self.identity.revoke(kind, target, now, reason=reason, until=until)
+        if not self._would_strike(record):
+            keyring = Keyring(self.home)
+            if not keyring.has_owner_key:
+                raise IdentityError(
+                    Reason.ABOVE_REVOKER, "it stands beside or above this node: revoke it where the owner key is"
+                )
+            record = keyring.revoke_as_owner(kind, target, now, reason=reason, until=until)
         await self.mesh.say(Record(Kind.REVOCATION, record))
+
+    def _would_strike(self, record: bytes) -> bool:
+        """Whether the revocation *record* has an effect on what is known of its target; True if nothing is."""
+        revocation = open_revocation(record, self.identity.mesh, self.env.now())
+        known = [
+            credential
+            for credential in (
+                *(node.membership for node in self.table.nodes.values() if node.membership is not None),
+                *self.mesh.trust.issuers.issuers(),
+            )
+            if revocation.target in (credential.serial, credential.peer.public_key)
+        ]
+        return not known or any(revocation.strikes(credential) for credential in known)
 
     async def appoint_issuer(self, peer: PeerId, scopes: Sequence[str], lifetime_s: float = ISSUER_S) -> None:
         """Let *peer* renew memberships and, with scope ``invite``, let others in. Raises IdentityError."""

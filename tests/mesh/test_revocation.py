@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from atmosphere.identity import Reason, Target, parse_invite
+from atmosphere.identity import IdentityError, Reason, Target, parse_invite
 from atmosphere.node import Node
 from atmosphere.routing.intent import Constraints, Intent
 from protocols.call import CallError, Code
@@ -61,6 +61,11 @@ async def test_nobody_revokes_above_himself(tmp_path: Path) -> None:
         with pytest.raises(Exception, match="revoke") as raised:
             await b.revoke(Target.PEER, a.peer_id.public_key, "coup")
         assert raised.value.reason is Reason.FORBIDDEN  # type: ignore[attr-defined]
+        await a.appoint_issuer(b.peer_id, ("call:*", "serve", "revoke"))
+        await until(lambda: b.identity.issuer_chain, 5.0)
+        with pytest.raises(IdentityError) as raised_again:  # it may revoke now, but not its own issuer
+            await b.revoke(Target.PEER, a.peer_id.public_key, "coup")
+        assert raised_again.value.reason is Reason.ABOVE_REVOKER
         assert knows(b, a)
 
 
