@@ -29,6 +29,7 @@ SILENT, HALF, WHOLE = 600, 340, 60
 ADDRESSES = 250
 AGAIN_S = 2.0
 """Before a worker that was put out comes back: five hundred connections per second in all. More measures this."""
+HEAD_START_S = 3.0
 JOINS_EACH = 4
 """Join requests at a time of one whole stranger, below what its streams are limited to."""
 HELLO = b"\x13/multistream/1.0.0\n\x07/noise\n"
@@ -93,12 +94,13 @@ class Flood:
     async def run(self, seconds: float) -> None:
         with trio.move_on_after(seconds):
             async with trio.open_nursery() as nursery:
+                for worker in range(WHOLE):  # first, so that some have a connection when the others shut them out
+                    nursery.start_soon(self.whole, worker)
+                await trio.sleep(HEAD_START_S)
                 for worker in range(SILENT):
                     nursery.start_soon(self.raw, worker, b"")
                 for worker in range(HALF):
                     nursery.start_soon(self.raw, worker, HELLO + os.urandom(50))
-                for worker in range(WHOLE):
-                    nursery.start_soon(self.whole, worker)
                 print("flooding", flush=True)
 
 

@@ -152,9 +152,9 @@ async def attempt(node: Node, here: Member, spent: str) -> tuple[bool, str]:
     process = psutil.Process(node.process.pid)
     quiet = await here.measure()
     before = process.memory_info().rss / 1e6
-    with strangers(node, spent, seconds=CALLS * PAUSE_S * 2.5) as flood:
+    with strangers(node, spent, seconds=CALLS * PAUSE_S * 3) as flood:
         assert await lines(flood) == "flooding\n"
-        await trio.sleep(2)
+        await trio.sleep(1)
         flooded = await here.measure()
         await here.host.disconnect(here.peer)
         began = time.perf_counter()
