@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from atmosphere.cli.lock import HomeLock, Locked, holder
+from atmosphere.cli.plain import plain
 from atmosphere.config import Config, ConfigError, home_folder, load
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Failure(click.ClickException):
     """An expected failure: what is wrong, and what to do next. Exit code 1, no traceback."""
 
     def __init__(self, cause: str, next_step: str = "") -> None:
-        super().__init__(f"{cause}\n{next_step[:1].upper()}{next_step[1:]}" if next_step else cause)
+        super().__init__(plain(f"{cause}\n{next_step[:1].upper()}{next_step[1:]}" if next_step else cause))
 
 
 class NotRunning(Failure):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from atmosphere.cli.plain import one_line
+
 LEVELS = ("debug", "info", "warning", "error")
 REMEMBERED = 1000
 """Different warnings remembered as already said; then the memory starts anew. A node has a few dozen."""
@@ -38,10 +40,18 @@ class Once(logging.Filter):
         return True
 
 
+class OneLine(logging.Formatter):
+    """One record, one line: what others call themselves or give as a reason cannot forge another one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = one_line(record.message)
+        return super().formatMessage(record)
+
+
 def configure(level: str) -> None:
     """Send the process's log to standard error, at *level* (one of :data:`LEVELS`)."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     if level in ("warning", "error"):
         handler.addFilter(OnlyOurs())
         handler.addFilter(Once())

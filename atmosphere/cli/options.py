@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from atmosphere.cli.plain import plain, plain_json
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -70,7 +72,7 @@ def clock(seconds: float) -> str:
 
 def print_json(data: Any) -> None:
     """Write *data* as one JSON document to standard output."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    click.echo(plain_json(json.dumps(data, indent=2, ensure_ascii=False)))
 
 
 def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
@@ -86,5 +88,5 @@ def print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: a name with brackets in it is not markup
+        table.add_row(*(Text(plain(cell)) for cell in row))  # Text: a name with brackets in it is not markup
     Console(width=None if sys.stdout.isatty() else 240).print(table)

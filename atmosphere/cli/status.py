@@ -9,6 +9,7 @@ import click
 
 from atmosphere.cli.home import Home, pass_home
 from atmosphere.cli.options import clock, json_option, print_json, print_table
+from atmosphere.cli.plain import plain
 
 
 @click.command()
@@ -42,7 +43,7 @@ def _print(home: Home, data: dict[str, Any], *, running: bool, waiting: int) -> 
         click.echo(f"{'' if number else 'Address':9}{address}")
     membership = me["membership"]
     for line in _membership(membership):
-        click.echo(line)
+        click.echo(plain(line))
     if not running:
         click.echo(f"\nThe node is not running; this is what the files in {home.path} say. "
                    "Start it with `atmosphere-p2p run`.")

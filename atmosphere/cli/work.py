@@ -9,6 +9,7 @@ import click
 from atmosphere.cli.control import Control, Refused, Route, events
 from atmosphere.cli.home import Failure, Home, pass_home
 from atmosphere.cli.options import json_object, json_option, print_json, print_table
+from atmosphere.cli.plain import plain
 from atmosphere.env import SystemEnv
 
 model_option = click.option("--model", metavar="MODEL", help="This model and no other  [default: choose]")
@@ -39,7 +40,7 @@ def ask(home: Home, intent: str, model: str | None, kind: str | None) -> None:
         try:
             for event in events(response):
                 for choice in event.get("choices", ()):
-                    click.echo(choice.get("delta", {}).get("content") or "", nl=False)
+                    click.echo(plain(choice.get("delta", {}).get("content") or ""), nl=False)
         finally:
             click.echo()
         route = Route.of(response)
@@ -50,7 +51,7 @@ def ask(home: Home, intent: str, model: str | None, kind: str | None) -> None:
 def _went(control: Control, route: Route) -> str:
     """Where the work went: node, way, capability."""
     names = {node["peer_id"]: node["name"] for node in control.get("/v1/admin/status")["nodes"]}
-    return f"{names.get(route.peer_id, 'node')} (…{route.peer_id[-8:]}, {route.path}): {route.capability}"
+    return plain(f"{names.get(route.peer_id, 'node')} (…{route.peer_id[-8:]}, {route.path}): {route.capability}")
 
 
 @click.command()
