@@ -11,6 +11,7 @@ import trio
 
 from atmosphere.cli.home import Failure
 from atmosphere.cli.logs import configure
+from atmosphere.cli.plain import one_line
 from atmosphere.env import Env, SystemEnv
 from atmosphere.identity import HomeError, Identity, IdentityError, Invite, Keyring, accept_enrolment, enrol_offline
 from protocols.join.client import ask
@@ -23,8 +24,8 @@ from transports.peer_id import PeerId
 
 CONNECT_S = 15.0
 """All addresses of one node, tried side by side, over a satellite link."""
-LEAST_WAIT_S, MOST_WAIT_S = 1.0, 60.0
-"""Between two questions to an issuer that asks its owner first, whatever it says."""
+LEAST_WAIT_S, USUAL_WAIT_S, MOST_WAIT_S = 1.0, 5.0, 60.0
+"""Between two questions to an issuer that says "later": whatever it says, and if it does not say when."""
 CHECK = ("check that the node there runs, that both are in one network, and that no firewall blocks its port; "
          "`--via` names another issuer of the mesh")
 
@@ -80,7 +81,8 @@ async def decision(ask: Ask, request: Enrol, say: Callable[[Pending | Refused], 
         if type(outcome) not in said:
             said.add(type(outcome))
             say(outcome)
-        await trio.sleep(min(max(outcome.retry_after_ms / 1000, LEAST_WAIT_S), MOST_WAIT_S))
+        wait = outcome.retry_after_ms / 1000 or USUAL_WAIT_S
+        await trio.sleep(min(max(wait, LEAST_WAIT_S), MOST_WAIT_S))
         try:
             reply = await ask(request)
         except Silent:
@@ -91,7 +93,9 @@ async def decision(ask: Ask, request: Enrol, say: Callable[[Pending | Refused], 
 def _later(reply: Reply) -> Pending | Refused | None:
     """The outcome, if it may become another one by itself."""
     outcome = reply.outcome
-    if isinstance(outcome, Pending) or (isinstance(outcome, Refused) and outcome.retry_after_ms):
+    if isinstance(outcome, Pending) or (
+        isinstance(outcome, Refused) and (outcome.retry_after_ms or outcome.code == "rate_limited")
+    ):
         return outcome
     return None
 
@@ -109,7 +113,8 @@ def granted(invite: Invite, keyring: Keyring, reply: Reply, env: Env) -> tuple[s
 
 def _say(invite: Invite, peer: PeerId, outcome: Pending | Refused) -> None:
     if isinstance(outcome, Refused):
-        click.echo(f"{invite.mesh_name}: {outcome.message or outcome.code}. Trying again by itself.", err=True)
+        words = one_line(outcome.message or outcome.code)
+        click.echo(f"{invite.mesh_name}: {words}. Trying again by itself.", err=True)
     else:
         click.echo(f"This node is {peer}.\nWaiting for the owner's approval; Ctrl-C is safe: the same command "
                    "continues later.", err=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atmosphere.cli.home import Failure
+from atmosphere.cli.plain import one_line
 
 MIN_END = 6
 """Characters of a peer id's end that name a node; 58^6 is far more than a mesh has nodes."""
@@ -20,7 +21,7 @@ class Named:
     name: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name} {self.peer_id}".lstrip()
+        return one_line(f"{self.name} {self.peer_id}").lstrip()
 
 
 def named(views: Iterable[dict[str, Any]]) -> list[Named]:

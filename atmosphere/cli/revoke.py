@@ -30,7 +30,8 @@ def serial(text: str) -> str:
 
 @click.command()
 @click.argument("peer", metavar="[PEER_ID]", required=False)
-@click.option("--issuer", is_flag=True, help="Revoke it as an issuer, with every membership it has given.")
+@click.option("--issuer", is_flag=True, help="Revoke it as an issuer, with every membership it has "
+              "given. A membership that another issuer gave to it stays.")
 @click.option("--membership", type=serial, metavar="SERIAL", help="Revoke this one membership instead of a node.")
 @click.option("--reason", type=reason, metavar="TEXT", help="Told to every node.")
 @yes_option
@@ -52,8 +53,11 @@ def revoke(home: Home, peer: str | None, issuer: bool, membership: str | None, r
         who = find(peer, named(status["nodes"]), "status")
         target = {"issuer" if issuer else "peer": who.peer_id}
         words = f"issuer {who} and every membership it has given" if issuer else f"node {who}"
-        if not yes and who.peer_id == status["me"]["peer_id"]:
-            click.echo("That is this node itself.")
+        if who.peer_id == status["me"]["peer_id"]:
+            click.echo("That is this node itself.", err=True)
+        if not issuer and any(view["peer_id"] == who.peer_id for view in control.get("/v1/admin/issuers")["issuers"]):
+            click.echo("It is an issuer: whoever has its key can go on letting nodes in until --issuer strikes that as "
+                       "well, with every membership it has given.", err=True)
     if not yes:
         click.confirm(f"Revoke {words} in mesh {status['mesh']['name']}, for good?", abort=True)
     control.post("/v1/admin/revoke", target | ({"reason": reason} if reason else {}))

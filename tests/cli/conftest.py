@@ -82,6 +82,7 @@ def node() -> FakeNode:
     fake = FakeNode()
     fake.answer("GET", "/v1/admin/status", STATUS)
     fake.answer("GET", "/v1/admin/join-requests", {"requests": []})
+    fake.answer("GET", "/v1/admin/issuers", {"issuers": []})
     return fake
 
 

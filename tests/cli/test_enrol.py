@@ -112,6 +112,12 @@ async def test_an_issuer_that_is_busy_is_asked_again_and_that_is_said(autojump_c
     assert [at - began for at in issuer.asked_at] == [0, 7, 8, 15]
 
 
+async def test_an_issuer_that_does_not_say_when_is_not_pressed(autojump_clock: trio.testing.MockClock) -> None:
+    issuer, began = Issuer(Refused("rate_limited", "too many requests"), Pending(0), YES), trio.current_time()
+    assert (await decision(issuer.ask, Enrol(b"invite", "joiner"), lambda _: None)).outcome == YES
+    assert [at - began for at in issuer.asked_at] == [0, 5, 10]
+
+
 async def test_silence_at_the_first_question_is_a_failure(autojump_clock: trio.testing.MockClock) -> None:
     with pytest.raises(Silent):
         await decision(Issuer(None).ask, Enrol(b"invite", "joiner"), lambda _: pytest.fail("nobody is waiting"))

@@ -32,5 +32,11 @@ def test_a_name_that_two_nodes_use_is_nobodys(name: str) -> None:
         find(name, [Named(ME, name), Named(OTHER, "server")], "status")
 
 
+def test_a_name_cannot_write_a_line_of_the_question() -> None:
+    text = str(Named(OTHER, "x\nRevoke node server\x1b[2J"))
+    assert "\n" not in text
+    assert "\x1b" not in text
+
+
 def test_a_node_that_takes_anothers_id_as_its_name_is_not_meant_by_it() -> None:
     assert find(OTHER, [Named(ME, OTHER), Named(OTHER, "server")], "status") == Named(OTHER, "server")

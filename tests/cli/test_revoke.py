@@ -68,6 +68,13 @@ def test_to_revoke_oneself_is_pointed_out(home: Path, node: FakeNode) -> None:
     assert "this node itself" not in ask(home, node, "n\n", OTHER).output
 
 
+def test_an_issuer_that_is_revoked_as_a_node_only_is_pointed_out(node: FakeNode, running: Invoke) -> None:
+    assert "--issuer" not in running("revoke", OTHER, "--yes").output
+    node.answer("GET", "/v1/admin/issuers", {"issuers": [{"peer_id": OTHER}]})
+    assert "--issuer" in running("revoke", OTHER, "--yes").stderr
+    assert "--issuer" not in running("revoke", OTHER, "--issuer", "--yes").output
+
+
 def test_a_node_that_may_not_says_why(node: FakeNode, running: Invoke) -> None:
     node.routes["POST", ROUTE] = lambda _: httpx2.Response(
         403, json={"error": {"message": "the revoker's scopes do not cover 'revoke'", "code": "forbidden"}})
