@@ -25,6 +25,10 @@ OVERVIEW_ENTRIES = 4096
 """Entries in one Overview frame."""
 MAX_OVERVIEW_ENTRIES = 1_000_000
 """Entries taken from one peer in one answer."""
+MAX_OVERVIEW_BYTES = 64 * 1024 * 1024
+"""Of one overview: a million entries of the usual length. Nobody says how long a key is, so bytes are counted."""
+MAX_RECORDS_BYTES = 160 * 1024 * 1024
+"""Of the answer to one Want: MAX_KEYS of the largest records there are, offers of 257 KiB, and room."""
 HELLO_TIMEOUT = 10.0
 """Seconds for the whole greeting: two round trips and one verification."""
 REQUEST_TIMEOUT = 30.0

@@ -21,7 +21,9 @@ from protocols.sync.messages import (
     MAX_FRAME_BYTES,
     MAX_HELLO_BYTES,
     MAX_KEYS,
+    MAX_OVERVIEW_BYTES,
     MAX_OVERVIEW_ENTRIES,
+    MAX_RECORDS_BYTES,
     OVERVIEW_ENTRIES,
     RECORDS_FRAME_BYTES,
     REQUEST_TIMEOUT,
@@ -60,14 +62,18 @@ class Session:
         """What the other side knows. Raises SyncError."""
         trust: list[Key] = []
         known: list[Known] = []
+        size = 0
         with _deadline(REQUEST_TIMEOUT):
             await self._channel.send(pb.Frame(ask=pb.Ask()))
             while True:
                 part = (await self._channel.receive("overview")).overview
+                size += part.ByteSize()
                 trust.extend(Key(Kind(item.kind), item.key) for item in part.trust if item.kind in _KINDS)
                 known.extend(Known(item.author, item.epoch, item.sequence) for item in part.known)
-                if len(known) + len(trust) > MAX_OVERVIEW_ENTRIES:
-                    raise SyncError(f"an overview of more than {MAX_OVERVIEW_ENTRIES} entries")
+                if len(known) + len(trust) > MAX_OVERVIEW_ENTRIES or size > MAX_OVERVIEW_BYTES:
+                    raise SyncError(
+                        f"an overview of more than {MAX_OVERVIEW_ENTRIES} entries or {MAX_OVERVIEW_BYTES} bytes"
+                    )
                 if part.last:
                     return Overview(trust, known)
 
@@ -76,15 +82,19 @@ class Session:
         if len(keys) > MAX_KEYS:
             raise ValueError(f"{len(keys)} keys in one request, {MAX_KEYS} are allowed")
         records: list[Record] = []
+        size = 0
         with _deadline(REQUEST_TIMEOUT):
             await self._channel.send(pb.Frame(want=pb.Want(keys=[key.to_proto() for key in keys])))
             while True:
                 part = (await self._channel.receive("records")).records
+                size += part.ByteSize()
                 for item in part.records:
                     if item.kind in _KINDS:  # later releases may add kinds
                         records.append(Record(Kind(item.kind), item.body))
                 if len(records) > len(keys):
                     raise SyncError("more records than were asked for")
+                if size > MAX_RECORDS_BYTES:
+                    raise SyncError(f"more than {MAX_RECORDS_BYTES} bytes of records in one answer")
                 if part.last:
                     return records
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 
 import pytest
+import trio
 
 from atmosphere.mesh.table import Path
-from protocols.records import domains
+from protocols.framing import encode_frame
+from protocols.records import domains, records_pb2
+from protocols.sync import sync_pb2 as pb
+from protocols.sync.messages import Hello, Key, Kind, SyncError
+from protocols.sync.session import open_session
 from tests.hostile.house import ALICE, CARD_ID, House, beacon_by, offer_of, signed
-from tests.identity.keys import chain, issuer, link, peer
+from tests.identity.keys import MESH, NOW, chain, issuer, link, member, peer
+from transports.stream import StreamClosed, memory_stream_pair
 
 MAY_CALL = chain(issuer("owner", "issuer"), link("issuer", "mallory", scopes=("call:*",), name="mallory"))
 MAY_SERVE = chain(issuer("owner", "issuer"), link("issuer", "mallory", scopes=("serve",), name="mallory"))
@@ -51,3 +58,29 @@ def test_it_cannot_speak_for_another_nor_make_another_mute() -> None:
         assert house.intake.beacon(lie, peer("alice"), None).value == "bad"
     assert house.state() == house.before
     assert house.intake.beacon(beacon_by("alice"), peer("alice"), None).value == "new"
+
+
+@pytest.mark.parametrize(("limit", "frame"), [
+    ("MAX_OVERVIEW_BYTES", pb.Frame(overview=pb.Overview(trust=[pb.Key(kind=2, key=bytes(5000))]))),
+    ("MAX_RECORDS_BYTES", pb.Frame(records=pb.Records(records=[records_pb2.Record(body=bytes(5000))]))),
+])
+async def test_its_answers_in_sync_end_somewhere(
+    limit: str, frame: pb.Frame, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.abc.Clock
+) -> None:
+    """Entries of any length, kinds that nobody knows: what has no last frame is cut off."""
+    monkeypatch.setattr(f"protocols.sync.session.{limit}", 20_000)
+    near, far = memory_stream_pair(peer("alice"), peer("mallory"))
+    hello = Hello(MESH, member("mallory"), bytes(32), "", NOW * 1000)
+
+    async def endless() -> None:
+        await far.write(encode_frame(pb.Frame(hello=hello.to_proto()).SerializeToString()))
+        with suppress(StreamClosed):
+            while True:
+                await far.write(encode_frame(frame.SerializeToString()))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(endless)
+        session = await open_session(near, hello, lambda who, said: None)
+        with pytest.raises(SyncError, match="more"):
+            await (session.overview() if "OVERVIEW" in limit else session.fetch([Key(Kind.CARD, bytes(32))]))
+        await near.reset()
