@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from atmosphere.cli.enrol import Silent, decision, granted, issuers
+from atmosphere.cli.enrol import Silent, _run, decision, granted, issuers
 from atmosphere.cli.home import Failure
 from atmosphere.env import FixedEnv
 from atmosphere.identity import Enrolment, Identity, IdentityError, Invite, InviteBook, Keyring, Reason, RevocationSet
@@ -136,3 +136,18 @@ async def test_a_membership_for_somebody_else_is_refused(
     with pytest.raises(IdentityError) as caught:
         granted(invite, keyring, reply, env)
     assert caught.value.reason is Reason.WRONG_AUDIENCE
+
+
+@pytest.mark.parametrize(("raised", "comes_out"), [(KeyboardInterrupt(), KeyboardInterrupt),
+                                                   (OSError("disk"), ExceptionGroup)])
+def test_ctrl_c_in_any_task_is_one_ctrl_c(raised: BaseException, comes_out: type[BaseException]) -> None:
+    async def conversation() -> Reply:
+        async def fail() -> None:
+            raise raised
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+        return Reply(YES, 0)
+
+    with pytest.raises(comes_out):
+        _run(conversation)
