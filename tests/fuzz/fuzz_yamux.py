@@ -67,6 +67,7 @@ SEEDS = [
     frame(2, 1, 0, 7) + frame(2, 2, 0, 7) + frame(3, 0, 0, 0),
     b"".join(frame(1, 1, number, 0) for number in range(1, 25, 2)),
     b"".join(frame(1, 9, number, 0) for number in range(1, 25, 2)),
+    b"".join(frame(1, 9, number, 0) for number in range(1, 1300, 2)),
     frame(1, 1, 1, 2**32 - 1) + frame(0, 0, 1, 2**32 - 1),
 ]
 

@@ -75,7 +75,7 @@ MAX_OUTBOUND_STREAMS = 1024
 """Streams that we hold open to one peer; calls share a few, so a thousand is a leak."""
 
 ACCEPT_QUEUE = 512
-"""Accepted streams not yet picked up; above every inbound limit, so it is never full."""
+"""Accepted streams not yet picked up; above every inbound limit, so only a peer that resets what it opens fills it."""
 
 
 class ProtocolViolation(Exception):
@@ -391,7 +391,10 @@ class Yamux(IMuxedConn):
         self.streams[stream_id] = stream
         self.inbound_count += 1
         self.queue(_WINDOW_UPDATE, _ACK, stream_id, 0)
-        self._accept_send.send_nowait(stream)
+        try:
+            self._accept_send.send_nowait(stream)
+        except trio.WouldBlock:
+            raise ProtocolViolation(f"{ACCEPT_QUEUE} streams opened and reset in one go") from None
         return stream
 
     # Streams ------------------------------------------------------------------------------------------------------
