@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 
@@ -102,7 +103,7 @@ class Neighbours:
             self._nursery.start_soon(self._pull)
             task_status.started()
             async for peer in self._next:
-                self._nursery.start_soon(self._greet, peer)
+                self._nursery.start_soon(contained, self._greet, peer)
 
     # -- connections ---------------------------------------------------------------------------------------------
 
@@ -188,7 +189,7 @@ class Neighbours:
         """The opener has admitted us. The first session of a connection is followed by one of ours."""
         if not self._ready.setdefault(peer, trio.Event()).is_set():
             assert self._nursery is not None
-            self._nursery.start_soon(self._catch_up, peer, None)
+            self._nursery.start_soon(contained, self._catch_up, peer, None)
 
     def _is_ready(self, peer: PeerId) -> None:
         """Work and gossip with *peer* may begin: its news about who may act has been taken in."""
@@ -283,7 +284,7 @@ class Neighbours:
             limiter = trio.CapacityLimiter(PARALLEL_PULLS)
             async with trio.open_nursery() as nursery:
                 for peer, keys in plan.items():
-                    nursery.start_soon(self._pull_from, peer, keys, limiter)
+                    nursery.start_soon(contained, self._pull_from, peer, keys, limiter)
 
     async def _pull_from(self, peer: PeerId, keys: list[Key], limiter: trio.CapacityLimiter) -> None:
         async with limiter:
@@ -294,6 +295,14 @@ class Neighbours:
             except (Refused, SyncError, StreamClosed, PeerUnreachable) as error:
                 logger.debug("pulling from %s: %s", peer.short, error)
                 self._intake.wanted.asked(keys, self._env.monotonic())
+
+
+async def contained(job: Callable[..., Awaitable[None]], *args: Any) -> None:
+    """Run a task about one peer: a defect that the peer has found is logged, and ends nothing but this task."""
+    try:
+        await job(*args)
+    except Exception:
+        logger.exception("a task about a peer failed")
 
 
 def _key_of(record: Record, asked: dict[tuple[Kind, bytes], Key]) -> Key | None:

@@ -17,7 +17,7 @@ from atmosphere.mesh.announcer import Announcer, Load, beacon_addresses
 from atmosphere.mesh.intake import Hooks, Intake, Taken, vector_key
 from atmosphere.mesh.library import Library
 from atmosphere.mesh.members import Members
-from atmosphere.mesh.neighbours import Neighbours
+from atmosphere.mesh.neighbours import Neighbours, contained
 from atmosphere.mesh.table import GradientTable, Path, State
 from atmosphere.mesh.trust import Heard, Trust
 from atmosphere.store import Store
@@ -142,7 +142,7 @@ class Mesh:
     def _learned(self, record: Record) -> None:
         """Pass on what came from beyond a partition or from before this node's start; who knows it ignores it."""
         assert self._gossipers is not None
-        self._gossipers.start_soon(self._spread, record)
+        self._gossipers.start_soon(contained, self._spread, record)
 
     async def _spread(self, record: Record) -> None:
         body = record.to_proto().SerializeToString()
@@ -262,8 +262,8 @@ class Mesh:
 
     def _joined(self, peer: PeerId) -> None:
         assert self._gossipers is not None
-        self._gossipers.start_soon(self._gossip_with, peer)
-        self._gossipers.start_soon(self._ping, peer)
+        self._gossipers.start_soon(contained, self._gossip_with, peer)
+        self._gossipers.start_soon(contained, self._ping, peer)
         self._seek(peer)
 
     async def _gossip_with(self, peer: PeerId) -> None:
@@ -295,7 +295,7 @@ class Mesh:
             await trio.sleep(PING_EVERY_S)
             async with trio.open_nursery() as nursery:
                 for peer in self.neighbours.ready():
-                    nursery.start_soon(self._ping, peer)
+                    nursery.start_soon(contained, self._ping, peer)
 
     async def _ping(self, peer: PeerId) -> None:
         try:

@@ -127,7 +127,7 @@ async def test_a_membership_is_renewed_silently_before_it_ends(tmp_path: Path) -
         first = b.identity.membership
         assert first.not_after - first.not_before == 8
         await until(lambda: b.identity.membership.serial != first.serial, 10.0)
-        assert b.renewal.state.state == "ok"
+        assert b.standing.renewal.state.state == "ok"
         await trio.sleep(3)  # beyond the end of the first one
         assert await call(a, b)
         assert await call(b, a)
@@ -137,8 +137,8 @@ async def test_who_cannot_renew_says_so(tmp_path: Path) -> None:
     async with mesh_of(tmp_path, "AB", membership_s=8.0) as (meshes, (_a, b)):
         home = b.home
     async with meshes.node(home, membership_s=8.0) as alone:
-        await until(lambda: alone.renewal.state.state == "failing", 10.0)
-        assert "issuer" in alone.renewal.state.reason
+        await until(lambda: alone.standing.renewal.state.state == "failing", 10.0)
+        assert "issuer" in alone.standing.renewal.state.reason
         assert str(alone.status().me["membership"]["renewal"]).startswith("failing: ")  # type: ignore[index]
 
 

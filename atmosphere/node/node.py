@@ -1,0 +1,237 @@
+"""The node: its parts, and what the rooms above may ask of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from atmosphere.audit import AuditLog
+from atmosphere.capabilities.adapters.embedder import EmbedderBackend
+from atmosphere.capabilities.adapters.health import HealthBackend
+from atmosphere.capabilities.backend import Backend
+from atmosphere.capabilities.registry import LocalRegistry
+from atmosphere.capabilities.scanner import Scanner, TargetStatus, plan_targets
+from atmosphere.config import BackendConfig, Config
+from atmosphere.embedding import Embedder
+from atmosphere.env import Env
+from atmosphere.identity import Identity, JoinRequest, Keyring, Target
+from atmosphere.identity.api_keys import ApiKeys
+from atmosphere.identity.identity import ISSUER_S
+from atmosphere.knowledge import FolderInfo, IndexReport, Knowledge, KnowledgeBackend, KnowledgeError
+from atmosphere.mesh.announcer import Announcer, Load
+from atmosphere.mesh.service import Mesh
+from atmosphere.mesh.table import GradientTable
+from atmosphere.mesh.views import CapabilityView, IssuerView, NodeView, capability_views, node_views
+from atmosphere.node.standing import Standing
+from atmosphere.routing.router import Router
+from atmosphere.routing.vectorizer import Vectorizer
+from atmosphere.store import Store
+from atmosphere.work.dispatcher import Dispatcher
+from protocols.call.server import CallServer
+from transports.host import Host
+from transports.peer_id import PeerId
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One screen of truth."""
+
+    mesh: dict[str, str]
+    me: dict[str, object]
+    nodes: tuple[NodeView, ...]
+
+
+class Node:
+    """A running node; made by :func:`open_node`."""
+
+    def __init__(
+        self, home: Path, config: Config, env: Env, identity: Identity, store: Store, embedder: Embedder
+    ) -> None:
+        self.home = home
+        self.config = config
+        self.env = env
+        self.store = store
+        self.embedder = embedder
+        self.peer_id: PeerId = identity.peer_id
+        self.name = config.name or identity.name or socket.gethostname()
+        self.mesh_id: str = identity.mesh_id
+        self.mesh_name: str = identity.mesh_name
+        self.started_at = env.now()
+        self.stop_requested = trio.Event()
+        self.audit = AuditLog(store, env)
+        self.api_keys = ApiKeys(store, env)
+        self.standing = Standing(home, config, identity, store, self.audit, env)
+        self.table = GradientTable(self.peer_id)
+        self.router = Router(self.table, embedder, env, config.aliases)
+        self.registry = LocalRegistry(env.monotonic, on_change=self._registry_changed)
+        self.knowledge = Knowledge(store, embedder, env)
+        targets = plan_targets(config.backends, probe=config.probe, environ=os.environ)
+        self.scanner = Scanner(self.registry, targets, concurrency=config.concurrency)
+        self.announcer = Announcer(lambda: self.identity, store.next_counter("boot_epoch"), env, self._load)
+        self._builtin: list[Backend] = [
+            EmbedderBackend(embedder, env),
+            HealthBackend(env, home),
+            KnowledgeBackend(self.knowledge, embedder, env),
+        ]
+        self._changed = trio.Event()
+        # Set by open_node, in the order in which they come to life.
+        self.host: Host
+        self.mesh: Mesh
+        self.vectorizer: Vectorizer
+        self.calls: CallServer
+        self.dispatcher: Dispatcher
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name} {self.peer_id.short} of {self.mesh_name}>"
+
+    @property
+    def identity(self) -> Identity:
+        """Changes when the node renews or is appointed an issuer."""
+        return self.standing.identity
+
+    # -- what is offered --------------------------------------------------------------------------------------------
+
+    def _registry_changed(self) -> None:
+        self._changed.set()
+
+    def _load(self) -> Load:
+        load = self.registry.load()
+        return Load(load.permille, load.queue)
+
+    async def keep_offer(self) -> None:
+        """Tell the mesh whenever what this node offers has changed, until cancelled."""
+        while True:
+            self._changed = trio.Event()
+            self.tell_offer()
+            await self._changed.wait()
+
+    def tell_offer(self) -> None:
+        """Tell the mesh what this node offers now."""
+        described = []
+        for card_id, card in self.registry.cards().items():
+            body = self.registry.card_bytes(card_id)
+            assert body is not None
+            described.append((card_id, body, card))
+            if card_id not in self.router.vectors:
+                self.vectorizer.own_card(card_id, card)
+        entries = [
+            dataclasses.replace(entry, labels=tuple(sorted({*entry.labels, *self.config.labels})))
+            for entry in self.registry.offer_entries()
+        ]
+        self.mesh.offer(self.name, entries, described)
+
+    async def refresh_builtin(self) -> None:
+        """Look again at what the node itself offers."""
+        for backend in self._builtin:
+            self.registry.update(backend, await backend.discover())
+
+    # -- what the rooms above ask -----------------------------------------------------------------------------------
+
+    def addresses(self) -> tuple[str, ...]:
+        """Where others can reach this node, with its peer id."""
+        return self.host.addresses
+
+    def status(self) -> Status:
+        """Who this node is and what it knows of every other one."""
+        return Status(
+            mesh={"id": self.mesh_id, "name": self.mesh_name},
+            me={
+                "peer_id": str(self.peer_id),
+                "name": self.name,
+                "addresses": list(self.addresses()),
+                "membership": self.standing.view(),
+            },
+            nodes=node_views(self.table, self.env.monotonic()),
+        )
+
+    def capabilities(self) -> tuple[CapabilityView, ...]:
+        """What can be routed to now."""
+        return capability_views(self.table)
+
+    def create_invite(
+        self,
+        uses: int,
+        expires_s: float,
+        *,
+        approval: bool = False,
+        offline: bool = False,
+        scopes: Sequence[str] | None = None,
+    ) -> str:
+        """The text of an invite that enrols *uses* new keys within *expires_s* seconds. Raises IdentityError.
+
+        *approval*: the owner is asked for each. *offline*: needs no issuer within reach, and cannot be counted.
+        """
+        return self.standing.create_invite(uses, expires_s, approval=approval, offline=offline, scopes=scopes)
+
+    async def revoke(self, kind: Target, target: bytes, reason: str) -> None:
+        """Revoke a membership (serial), a peer or an issuer (public key): in force here and told to the mesh.
+
+        Raises IdentityError when this node may not.
+        """
+        await self.standing.revoke(kind, target, reason)
+
+    async def appoint_issuer(self, peer: PeerId, scopes: Sequence[str], lifetime_s: float = ISSUER_S) -> None:
+        """Let *peer* renew memberships and, with scope ``invite``, let others in. Raises IdentityError."""
+        await self.standing.appoint_issuer(peer, scopes, lifetime_s)
+
+    def issuers(self) -> tuple[IssuerView, ...]:
+        """Every issuer that this node knows."""
+        return self.standing.issuers()
+
+    def join_requests(self) -> list[JoinRequest]:
+        """Who waits for approval here."""
+        return self.standing.join_requests()
+
+    async def decide_join(self, peer: PeerId, approve: bool) -> None:
+        """Approve or refuse a waiting join request. Raises IdentityError when there is none."""
+        await self.standing.decide_join(peer, approve)
+
+    async def add_knowledge(self, path: Path) -> IndexReport:
+        """Index a folder or file and offer it. Raises KnowledgeError."""
+        report = await self.knowledge.index(path)
+        await self.refresh_builtin()
+        return report
+
+    async def refresh_knowledge(self) -> None:
+        """Take in what has changed in the indexed folders."""
+        try:
+            await self.env.run_blocking(self.knowledge.refresh)
+        except (KnowledgeError, OSError) as error:
+            logger.warning("the knowledge folders could not be looked at again: %s", error)
+        await self.refresh_builtin()
+
+    async def list_knowledge(self) -> list[FolderInfo]:
+        """The indexed folders."""
+        return await self.env.run_blocking(self.knowledge.list)
+
+    async def add_backend(self, backend: BackendConfig) -> None:
+        """Use a backend from now on, in place of one at the same address (the caller keeps config.yaml)."""
+        others = tuple(known for known in self.config.backends if known.url != backend.url)
+        self._use_backends((*others, backend))
+
+    async def remove_backend(self, url: str) -> None:
+        """Use the backend at *url* no more."""
+        self._use_backends(tuple(known for known in self.config.backends if known.url != url))
+
+    def _use_backends(self, backends: tuple[BackendConfig, ...]) -> None:
+        self.scanner.retarget(plan_targets(backends, probe=self.config.probe, environ=os.environ))
+        self.config = dataclasses.replace(self.config, backends=backends)
+
+    def backends(self) -> Sequence[TargetStatus]:
+        """The backends that were named or found."""
+        return self.scanner.statistics()
+
+    async def leave(self) -> None:
+        """Say goodbye for good: tell the mesh, forget the keys, stop."""
+        await self.mesh.say_goodbye()
+        await self.env.run_blocking(lambda: Keyring(self.home).forget())
+        self.stop_requested.set()
