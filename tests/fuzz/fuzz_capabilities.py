@@ -11,7 +11,7 @@ with instrumented():
     from atmosphere.mesh.intake import Taken
     from protocols.records import domains, sign
     from protocols.records.records_pb2 import Envelope
-    from tests.hostile.cases import VECTOR
+    from tests.hostile.cases_records import VECTOR
     from tests.hostile.house import ALICES_OFFER, CARD, House
     from tests.identity.keys import key, peer
 

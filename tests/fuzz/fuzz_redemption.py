@@ -10,7 +10,7 @@ with instrumented():
     from atmosphere.identity.redemption import RedemptionSet
     from protocols.records import domains, sign
     from protocols.records.records_pb2 import Envelope
-    from tests.hostile.cases import USED, redemption
+    from tests.hostile.cases_statements import USED, redemption
     from tests.hostile.house import SECOND, SECOND_NODE
     from tests.identity.keys import MESH, NOW, chain, issuer, key, member, peer, public
 

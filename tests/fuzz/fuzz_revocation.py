@@ -8,7 +8,7 @@ with instrumented():
     from atmosphere.identity import IdentityError, RevocationSet
     from protocols.records import domains, sign
     from protocols.records.records_pb2 import Envelope
-    from tests.hostile.cases import ADMIN, STRIKE, statement
+    from tests.hostile.cases_statements import ADMIN, STRIKE, statement
     from tests.identity.keys import MESH, NOW, key, public
 
 SIGNERS = ("", "owner", "admin", "mallory")

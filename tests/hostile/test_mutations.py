@@ -22,7 +22,7 @@ from protocols.beacons import MAX_BEACON_BYTES, Beacon, Leave
 from protocols.beacons.messages import MAX_COUNTER
 from protocols.records import domains, open_envelope
 from tests.capabilities.strategies import offers
-from tests.hostile.cases import STRIKE, USED
+from tests.hostile.cases_statements import STRIKE, USED
 from tests.hostile.house import ALICES_OFFER, INVITE, OFFLINE, SECOND, House, beacon_by, leave_by, signed
 from tests.identity.keys import MESH, NOW, key, member, peer
 

@@ -12,7 +12,10 @@ import trio
 from atmosphere.mesh.intake import vector_key
 from protocols.join.messages import Enrol, encode_request
 from protocols.sync.messages import Key, Kind
-from tests.hostile.cases import CASES, STRIKE, USED, VECTOR, Case, opening
+from tests.hostile.cases import CASES, Case
+from tests.hostile.cases_records import VECTOR
+from tests.hostile.cases_statements import STRIKE, USED
+from tests.hostile.cases_streams import opening
 from tests.hostile.house import CARD_ID, INVITE, Answer, House, beacon_by, leave_by
 from tests.identity.keys import chain, issuer, member, peer
 
