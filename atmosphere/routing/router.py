@@ -124,6 +124,12 @@ class Router:
             return "no node of the mesh offers anything that can be used now"
         hints = {item.name: item.hint for item in FILTERS}
         last = next(item.name for item in reversed(FILTERS) if item.name in filtered)
+        if last == "tool":
+            offered = ", ".join(sorted({route.card.type for route in self.table.routes()}))
+            return (
+                f"no node of the mesh offers {intent.tool!r} now; offered are: {offered}. "
+                "A model server on any node (Ollama, llama.cpp ...) or `atmosphere-p2p backend add URL` there brings more"
+            )
         if last == "model":
             served = sorted({r.card.model for r in self.table.routes() if r.card.model})
             listed = ", ".join(served[:10]) or "none"

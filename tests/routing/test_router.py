@@ -102,6 +102,12 @@ async def test_a_missing_model_is_named_with_what_is_served(world: World) -> Non
     assert decision.missing == "the model 'gpt-9' is not served by any node now; served are: llama3.2:latest"
 
 
+async def test_a_missing_tool_is_named_with_what_is_offered(world: World) -> None:
+    world.node(OTHER, EMBED)
+    missing = (await world.router.decide(Intent(tool="chat"))).missing
+    assert missing.startswith("no node of the mesh offers 'chat' now; offered are: llm/embed.")
+
+
 async def test_a_named_model_is_never_replaced(world: World) -> None:
     world.node(OTHER, CHAT, load=1000, queue=50)
     world.node(THIRD, VISION, COOKING)
