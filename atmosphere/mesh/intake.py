@@ -78,7 +78,7 @@ class Intake:
         if record.kind is Kind.LEAVE:
             return self.leave(record.body, None)
         if record.digest != key.key and record.kind is not Kind.VECTOR:
-            return Taken.BAD
+            return _bad(f"a {record.kind.name.lower()} is not what was asked for")
         if record.kind is Kind.MEMBERSHIP:
             return self.membership(record.body, source)
         if record.kind is Kind.OFFER:
@@ -98,8 +98,7 @@ class Intake:
         try:
             beacon = Beacon.decode(payload)
         except BeaconError as error:
-            logger.debug("beacon of %s: %s", signer, error)
-            return Taken.BAD
+            return _bad(f"beacon of {signer}: {error}")
         if signer == self._table.me:
             self._hooks.own_order(beacon.order)
             return Taken.OLD
@@ -117,7 +116,7 @@ class Intake:
             self._wait(signer, body, beacon, source)
             return Taken.WAITING
         if membership.peer != signer:
-            return Taken.BAD
+            return _bad(f"beacon of {signer}: it names the membership of another")
         return self._observe(signer, body, beacon, membership, source)
 
     def _open(self, body: bytes, domain: bytes, limit: int, author: PeerId | None) -> tuple[bytes, PeerId] | None:
@@ -126,7 +125,10 @@ class Intake:
         except EnvelopeError as error:
             logger.debug("a record was refused: %s", error)
             return None
-        return (payload, signer) if author is None or signer == author else None
+        if author is not None and signer != author:
+            logger.debug("a record was refused: gossiped by %s and signed by %s", author, signer)
+            return None
+        return payload, signer
 
     def forget(self, peer: PeerId) -> None:
         """Drop what was taken in of *peer* itself: it is revoked, or silent for too long."""
@@ -172,8 +174,8 @@ class Intake:
         payload, signer = opened
         try:
             leave = Leave.decode(payload)
-        except BeaconError:
-            return Taken.BAD
+        except BeaconError as error:
+            return _bad(f"leave of {signer}: {error}")
         node = self._table.nodes.get(signer)
         if node is None or signer == self._table.me or (node.beacon is not None and leave.order < node.beacon.order):
             return Taken.OLD
@@ -188,8 +190,7 @@ class Intake:
         try:
             membership = self._members.learn(chain)
         except IdentityError as error:
-            logger.debug("a membership was refused: %s", error)
-            return Taken.BAD
+            return _bad(f"a membership was refused: {error}")
         body = self._waiting.pop(membership.peer, None)
         if body is not None:
             self.beacon(body, membership.peer, source)
@@ -204,12 +205,11 @@ class Intake:
         try:
             offer = Offer.decode(payload)
         except CardError as error:
-            logger.debug("offer of %s: %s", signer, error)
-            return Taken.BAD
+            return _bad(f"offer of {signer}: {error}")
         digest = hashlib.sha256(body).digest()
         node = self._table.nodes.get(signer)
         if offer.peer != signer:
-            return Taken.BAD
+            return _bad(f"offer of {signer}: it is in another's name")
         if node is None or node.beacon is None or node.beacon.offer != digest:
             return Taken.OLD
         self._library.put(Key(Kind.OFFER, digest), body)
@@ -233,8 +233,7 @@ class Intake:
         try:
             card = Card.decode(body)
         except CardError as error:
-            logger.debug("card %s: %s", card_id.hex()[:8], error)
-            return Taken.BAD
+            return _bad(f"card {card_id.hex()[:8]}: {error}")
         self._library.put(Key(Kind.CARD, card_id), body)
         self._table.described(card_id, card)
         self._hooks.card(card_id, card)
@@ -245,10 +244,9 @@ class Intake:
         try:
             vector = CardVector.decode(body)
         except CardError as error:
-            logger.debug("vector: %s", error)
-            return Taken.BAD
+            return _bad(f"vector: {error}")
         if vector_key(vector.card, vector.space) != key:
-            return Taken.BAD
+            return _bad("vector: of another card or space than was asked for")
         self._library.put(key, body)
         self._hooks.vector(vector)
         return Taken.NEW
@@ -267,6 +265,11 @@ class Intake:
             elif node is None or node.beacon is None or node.beacon.order < (item.epoch, item.sequence):
                 keys.append(Key(Kind.BEACON, item.author))
         return keys
+
+
+def _bad(reason: str) -> Taken:
+    logger.debug("%s", reason)
+    return Taken.BAD
 
 
 def vector_key(card_id: bytes, space: str) -> Key:

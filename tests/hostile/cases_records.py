@@ -70,7 +70,7 @@ case("membership record", "of a revoked peer", "bad", "revoked", lambda h: h.rec
     lambda intake: intake.membership(member("bob"), None)))
 case("membership record", "under a revoked issuer", "bad", "revoked", lambda h: h.record(
     lambda intake: intake.membership(UNDER_FALLEN, None)))
-case("membership record", "not what was asked for", "bad", "", lambda h: h.fetched(
+case("membership record", "not what was asked for", "bad", "asked for", lambda h: h.fetched(
     Key(Kind.MEMBERSHIP, bytes(32)), member("guest")))
 
 
@@ -93,10 +93,11 @@ beacon("a lower sequence", "old", "", beacon_by("alice", sequence=9, load_permil
 beacon("a lower epoch with a higher sequence", "old", "", beacon_by("alice", epoch=2, sequence=99))
 beacon("a day old, never seen before", "old", "", beacon_by("alice", issued_at_ms=(NOW - DAY) * 1000))
 beacon("a day early", "old", "", beacon_by("alice", issued_at_ms=(NOW + DAY) * 1000))
-beacon("signed by another member", "bad", "", beacon_by("member", membership=ALICE.membership))
-beacon("signed by another, said to be hers", "bad", "", beacon_by("member"), "alice")
-beacon("hers, gossiped as another's", "bad", "", NEWS, "member")
-beacon("another's membership in it", "bad", "", beacon_by("member", membership=ALICE.membership), None)
+beacon("signed by another member", "bad", "and signed by", beacon_by("member", membership=ALICE.membership))
+beacon("signed by another, said to be hers", "bad", "and signed by", beacon_by("member"), "alice")
+beacon("hers, gossiped as another's", "bad", "and signed by", NEWS, "member")
+beacon("another's membership in it", "bad", "membership of another", beacon_by(
+    "member", membership=ALICE.membership), None)
 beacon("an offer's signature", "bad", "signature is not", beacon_by("alice", domain=domains.OFFER))
 beacon("a leave in a beacon's envelope", "bad", "digest", signed("alice", domains.BEACON, b"\x08\x01\x10\x03\x18\x0b"))
 beacon("one bit of the payload", "bad", "signature is not", flip(NEWS, 10))
@@ -128,14 +129,14 @@ def leave(name: str, code: str, words: str, body: bytes, author: str | None = "a
         lambda intake: intake.leave(body, peer(author) if author else None)))
 
 
-leave("said by another", "bad", "", leave_by("mallory"))
+leave("said by another", "bad", "and signed by", leave_by("mallory"))
 leave("older than her last beacon", "old", "", leave_by("alice", sequence=9))
 leave("of an earlier life", "old", "", leave_by("alice", epoch=2, sequence=99))
-leave("of this node itself, signed by another", "bad", "", leave_by("mallory"), "issuer")
+leave("of this node itself, signed by another", "bad", "and signed by", leave_by("mallory"), "issuer")
 leave("of somebody unknown", "old", "", leave_by("mallory"), "mallory")
 leave("a beacon's signature", "bad", "signature is not", signed(
     "alice", domains.BEACON, beacons_pb2.Leave(version=1, epoch=3, sequence=11).SerializeToString()))
-leave("a newer version", "bad", "", signed(
+leave("a newer version", "bad", "version 2", signed(
     "alice", domains.LEAVE, beacons_pb2.Leave(version=2, epoch=3, sequence=11).SerializeToString()))
 leave("one bit", "bad", "signature is not", flip(leave_by("alice"), 5))
 leave("cut off", "bad", "cut off", leave_by("alice")[:-3])
@@ -154,7 +155,7 @@ def offered(message: capabilities_pb2.Offer) -> bytes:
     return signed("alice", domains.OFFER, message.SerializeToString())
 
 
-offer("in another's name", "bad", "", offer_of("mallory", CARD_ID, peer=peer("alice")))
+offer("in another's name", "bad", "another's name", offer_of("mallory", CARD_ID, peer=peer("alice")))
 offer("that her beacon does not name", "old", "", offer_of("alice", sequence=2))
 offer("of a stranger", "old", "", offer_of("mallory", CARD_ID))
 offer("a beacon's signature", "bad", "signature is not", signed(
@@ -178,8 +179,8 @@ def card(name: str, words: str, body: bytes, asked: bytes | None = None) -> None
     case("card", name, "bad", words, lambda h: h.fetched(Key(Kind.CARD, asked or hashlib.sha256(body).digest()), body))
 
 
-card("another than was asked for", "", CARD.encode() + b"\x18\x01", CARD_ID)
-card("one bit", "", flip(CARD.encode(), 3), CARD_ID)
+card("another than was asked for", "asked for", CARD.encode() + b"\x18\x01", CARD_ID)
+card("one bit", "asked for", flip(CARD.encode(), 3), CARD_ID)
 card("oversized", "the limit is", bytes(CARD_MAX_BYTES + 1))
 card("not protobuf", "not a card", b"\xff" * 20)
 card("a type that is none", "family/kind", capabilities_pb2.Card(type="LLM Chat; rm -rf").SerializeToString())
@@ -199,8 +200,8 @@ def vector(name: str, words: str, **fields: object) -> None:
     case("vector", name, "bad", words, lambda h: h.fetched(vector_key(CARD_ID, "space:4"), body))
 
 
-vector("of another card", "", card=bytes(32))
-vector("of another space", "", space="space:5")
+vector("of another card", "another card", card=bytes(32))
+vector("of another space", "another card or space", space="space:5")
 vector("an infinite scale", "finite", scale=float("inf"))
 vector("a scale that is no number", "finite", scale=float("nan"))
 vector("no dimensions", "0 dimensions", values=b"")
