@@ -77,7 +77,8 @@ async def serve_ours() -> None:
 
     async with open_host(HostConfig(), KEYS["callee"]) as host:
         server = CallServer(handler)
-        host.handle(PROTOCOL, server.serve, public=True)
+        host.handle(PROTOCOL, server.serve)
+        host.add_listener(host.admit, lambda peer: None)
         print(host.addresses[0], flush=True)
         await trio.sleep_forever()
 
@@ -92,6 +93,7 @@ async def call_ours(address: str, calls: int) -> list[Figures]:
     peer = PeerId.parse(address.rsplit("/", 1)[1])
     results = []
     async with open_host(HostConfig(), KEYS["caller"]) as host, trio.open_nursery() as nursery:
+        host.admit(peer)
         await host.connect(peer, [address])
         client = CallClient(lambda to: host.open_stream(to, PROTOCOL))
         nursery.start_soon(client.run)

@@ -43,6 +43,7 @@ async def line() -> AsyncIterator[Line]:
         server = CallServer(handler)
         callee.handle(PROTOCOL, server.serve)
         callee.admit(caller.peer_id)
+        caller.admit(callee.peer_id)
         await caller.connect(callee.peer_id, callee.addresses)
         client = CallClient(lambda peer: caller.open_stream(peer, PROTOCOL))
         async with trio.open_nursery() as nursery:
