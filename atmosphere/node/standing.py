@@ -144,11 +144,20 @@ class Standing:
             "expires_in_s": round(membership.not_after - self._env.now()),
             "renew_at": round(membership.renew_at),
             "renewal": renewal.state + (f": {renewal.reason}" if renewal.reason else ""),
-            "revoked": self._mesh.table.nodes[self.identity.peer_id].membership is None,
+            "revoked": self._is_revoked(),
             "scopes": list(membership.scopes),
             "issuer": str(membership.issuers[-1]) if membership.issuers else None,
             "serial": membership.serial.hex(),
         }
+
+    def _is_revoked(self) -> bool:
+        """Whether this node has been put out: by its own records, or as others tell it when they refuse it.
+
+        Usually the second: who revokes closes the connection before the record could come over it.
+        """
+        refusals = self._mesh.neighbours.refusals.values()
+        refused = any(refusal.code == Reason.REVOKED and not refusal.by_us for refusal in refusals)
+        return refused or self._mesh.table.nodes[self.identity.peer_id].membership is None
 
     # -- what the owner asks ----------------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ async def test_a_revoked_peer_is_put_out_by_every_node_and_stays_out(tmp_path: P
         # It dials again and again, and is told why each time.
         await until(lambda: any(r.code == "revoked" for r in c.mesh.neighbours.refusals.values()), 5.0)
         assert not knows(a, c)
+        assert c.status().me["membership"]["revoked"] is True  # type: ignore[index]
 
 
 async def test_a_node_that_was_away_learns_before_it_routes(tmp_path: Path) -> None:
