@@ -128,7 +128,7 @@ class Router:
             offered = ", ".join(sorted({route.card.type for route in self.table.routes()}))
             return (
                 f"no node of the mesh offers {intent.tool!r} now; offered are: {offered}. "
-                "A model server on any node (Ollama, llama.cpp ...) or `atmosphere-p2p backend add URL` there adds to it"
+                "A model server on any node (Ollama, llama.cpp ...) or `atmosphere-p2p backend add URL` there adds some"
             )
         if last == "model":
             served = sorted({r.card.model for r in self.table.routes() if r.card.model})
