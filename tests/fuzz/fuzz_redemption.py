@@ -14,6 +14,7 @@ with instrumented():
     from tests.hostile.house import SECOND, SECOND_NODE
     from tests.identity.keys import MESH, NOW, chain, issuer, key, member, peer, public
 
+RECORDS = [USED, redemption("member", authority=member("member")), redemption(peer=public("other"), uses=5)]
 SIGNERS = ("", "second", "member", "mallory")
 STRANGERS = {"member", "mallory"}
 
@@ -30,6 +31,7 @@ def target(data: bytes) -> None:
     redemptions = RedemptionSet(MESH)
     entry = redemptions.add(sign(domains.REDEMPTION, body, key(SIGNERS[way])) if way else body, NOW)
     if entry is not None:
+        assert way or body in RECORDS, "nobody signed this"
         assert SIGNERS[way] not in STRANGERS, "somebody who is no issuer has redeemed"
         assert entry.peer in redemptions.uses_of(entry.invite_id)
         assert not redemptions.lost(entry.peer), "the only one has lost"
@@ -39,11 +41,10 @@ def target(data: bytes) -> None:
 
 
 def seeds() -> list[bytes]:
-    records = [USED, redemption("member", authority=member("member")), redemption(peer=public("other"), uses=5)]
-    payloads = [Envelope.FromString(record).payload for record in records]
+    payloads = [Envelope.FromString(record).payload for record in RECORDS]
     chains = [SECOND, SECOND_NODE.chain, chain(issuer("owner", "plain"), issuer("plain", "mallory", ("*",)))[:-9]]
     return [
-        *(b"\0" + record for record in records), *(b"\4" + certificate for certificate in chains),
+        *(b"\0" + record for record in RECORDS), *(b"\4" + certificate for certificate in chains),
         *(bytes([way]) + payload for way in (1, 2, 3) for payload in payloads),
     ]
 

@@ -11,6 +11,7 @@ with instrumented():
     from tests.hostile.cases_statements import ADMIN, STRIKE, statement
     from tests.identity.keys import MESH, NOW, key, public
 
+RECORDS = [STRIKE, statement("admin", authority=ADMIN), statement(kind=1, target=b"s" * 16, until=NOW + 60)]
 SIGNERS = ("", "owner", "admin", "mallory")
 
 
@@ -21,6 +22,7 @@ def target(data: bytes) -> None:
     revoked = RevocationSet(MESH)
     entry = revoked.add(record, NOW)
     if entry is not None:
+        assert way or body in RECORDS, "nobody signed this"
         assert SIGNERS[way] != "mallory", "a stranger strikes"
         assert entry.target != MESH, "the owner is struck"
         assert way != 2 or entry.target != public("issuer"), "the issuer above is struck"
@@ -29,9 +31,8 @@ def target(data: bytes) -> None:
 
 
 def seeds() -> list[bytes]:
-    records = [STRIKE, statement("admin", authority=ADMIN), statement(kind=1, target=b"s" * 16, until=NOW + 60)]
-    payloads = [Envelope.FromString(record).payload for record in records]
-    return [b"\0" + record for record in records] + [bytes([way]) + p for way in (1, 2, 3) for p in payloads]
+    payloads = [Envelope.FromString(record).payload for record in RECORDS]
+    return [b"\0" + record for record in RECORDS] + [bytes([way]) + p for way in (1, 2, 3) for p in payloads]
 
 
 if __name__ == "__main__":

@@ -79,6 +79,8 @@ def fuzz(target: Target, seeds: Iterable[bytes], errors: tuple[type[Exception], 
             [
                 sys.argv[0], corpus, f"-max_total_time={seconds}", f"-max_len={max_len}", f"-timeout={SLOW_INPUT_S}",
                 "-rss_limit_mb=1024", "-print_final_stats=1", f"-artifact_prefix={tempfile.gettempdir()}/",
+                "-keep_seed=1",  # protobuf parses in C, unseen: without it most honest inputs would be dropped as alike
+                "-len_control=0",
             ],
             one,
         )
