@@ -31,9 +31,11 @@ from atmosphere.mesh.views import IssuerView, issuer_views
 from atmosphere.rates import JoinRates
 from atmosphere.store import Store
 from protocols.join.messages import Enrol, Enrolled, Refused, Reply, Request
+from protocols.join.server import serve_join
 from protocols.sync.messages import Kind, Record
 from transports.host import Host
 from transports.peer_id import PeerId
+from transports.stream import Stream
 
 logger = logging.getLogger(__name__)
 
@@ -88,15 +90,23 @@ class Standing:
 
     # -- others -----------------------------------------------------------------------------------------------------
 
-    async def judge_join(self, peer: PeerId, request: Request) -> Reply:
-        """A stranger asks to be let in, or a member to be renewed."""
+    async def serve_join(self, stream: Stream) -> None:
+        """Answer one request to join or to renew."""
+        await serve_join(stream, self._judge_join, self._env.now, admit=self._may_ask)
+
+    def _may_ask(self, peer: PeerId) -> float:
+        """0 when *peer* may ask to join now, otherwise the seconds to wait. Members renew whenever they have to."""
+        if self._host.is_admitted(peer):
+            return 0.0
         connection = self._host.connections().get(peer)
         address = connection.remote_address.split("/tcp/")[0] if connection is not None else ""
         wait = self._rates.take(peer.raw, address, self._env.monotonic())
         if wait:
             self._audit.record(AuditKind.JOIN_REFUSED, str(peer), outcome="rate_limited")
-            refused = Refused("rate_limited", f"too many requests to join; try again in {wait:.0f} s", int(wait * 1000))
-            return Reply(refused, int(self._env.now() * 1000))
+        return wait
+
+    async def _judge_join(self, peer: PeerId, request: Request) -> Reply:
+        """A stranger asks to be let in, or a member to be renewed."""
         reply = await self._enrolment.judge(peer, request)
         what = request.name if isinstance(request, Enrol) else "renewal"
         if isinstance(reply.outcome, Enrolled):

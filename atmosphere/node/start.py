@@ -25,7 +25,6 @@ from protocols.call.client import CallClient
 from protocols.call.messages import PROTOCOL as CALL
 from protocols.call.server import CallServer
 from protocols.join.messages import PROTOCOL as JOIN
-from protocols.join.server import serve_join
 from transports.addresses import split_peer
 from transports.config import HostConfig
 from transports.dialer import Dialer
@@ -82,7 +81,7 @@ async def _start(node: Node, host: Host, nursery: trio.Nursery) -> None:
     nursery.start_soon(client.run)
     await nursery.start(node.mesh.run)
     host.handle(CALL, node.calls.serve)
-    host.handle(JOIN, lambda stream: serve_join(stream, node.standing.judge_join, env.now), public=True)
+    host.handle(JOIN, node.standing.serve_join, public=True)
     node.tell_offer()
     nursery.start_soon(node.audit.run)
     nursery.start_soon(node.standing.renewal.run)
@@ -92,6 +91,7 @@ async def _start(node: Node, host: Host, nursery: trio.Nursery) -> None:
     nursery.start_soon(node.refresh_knowledge)
     nursery.start_soon(dialer.run)
     known = [split_peer(address) for address in config.bootstrap]
+    host.expect_members([address for _, address in known])  # a flood must not keep them out after a restart
     for peer, address in known:
         dialer.want(peer, (address,), forever=True)
     nursery.start_soon(node.mesh.settle, {peer for peer, _ in known} - {node.peer_id})
