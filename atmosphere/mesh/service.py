@@ -135,7 +135,7 @@ class Mesh:
 
     async def say(self, record: Record) -> None:
         """Make a trust record of this node's own: on disk and in force here when this returns, and told to the mesh."""
-        if self.trust.hear(record) is Heard.BAD:
+        if self.trust.hear(record) in (Heard.BAD, Heard.EARLY):
             raise ValueError(f"this node made a {record.kind.name.lower()} record that it would refuse itself")
         await self._spread(record)
 
@@ -217,7 +217,7 @@ class Mesh:
         except (DecodeError, ValueError):
             return Verdict.REJECT
         heard = self.trust.hear(record)
-        return {Heard.NEW: Verdict.ACCEPT, Heard.KNOWN: Verdict.IGNORE, Heard.BAD: Verdict.REJECT}[heard]
+        return {Heard.NEW: Verdict.ACCEPT, Heard.BAD: Verdict.REJECT}.get(heard, Verdict.IGNORE)
 
     def _trust_changed(self, record: Record) -> None:
         """A new trust record is in force: whoever has fallen by it is put out at once."""

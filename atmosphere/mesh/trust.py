@@ -30,6 +30,7 @@ class Heard(Enum):
 
     NEW = "new"
     KNOWN = "known"
+    EARLY = "early"  # from the future by this machine's clock, which may be the wrong one: nobody is to blame
     BAD = "bad"
 
 
@@ -122,7 +123,7 @@ class Trust:
             new = self._merge(record)
         except IdentityError as error:
             logger.debug("a %s record was refused: %s", record.kind.name.lower(), error)
-            return Heard.BAD
+            return Heard.EARLY if error.reason is Reason.NOT_YET_VALID else Heard.BAD
         if not new:
             return Heard.KNOWN
         self._keep(record)
