@@ -69,7 +69,7 @@ def test_a_clock_turned_back_keeps_news_out_until_it_is_right() -> None:
     house = House()
     struck = Record(Kind.REVOCATION, revoke(Target.PEER, public("member"), key("owner"), MESH, NOW))
     house.env.advance(-DAY)
-    assert house.trust.hear(struck).value == "bad"
+    assert house.trust.hear(struck).value == "early"
     house.env.advance(DAY)
     assert house.trust.hear(struck).value == "new"
     assert house.greeting("member", member())[0] == "revoked"
