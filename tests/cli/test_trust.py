@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,18 @@ def address(node: Node) -> str:
     return str(ask(node, "status")["me"]["addresses"][0])
 
 
-def start_join(home: Path, text: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([COMMAND, "--home", home, "join", text, "--name", "B"], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, env=environment())
+@contextmanager
+def started_join(home: Path, text: str) -> Iterator[subprocess.Popen[str]]:
+    """A running ``join``, killed if it is still there at the end. It minds Ctrl-C even where these tests do not."""
+    joining = subprocess.Popen(
+        [COMMAND, "--home", home, "join", text, "--name", "B"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env=environment(), preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        yield joining
+    finally:
+        joining.kill()
+        joining.communicate()
 
 
 def wait_for_request(node: Node) -> dict[str, Any]:
@@ -62,7 +72,7 @@ def test_approval_with_an_interruption(group: Nodes) -> None:
     a = group.start("A", options=QUIET)
     text = ask(a, "invite", "--approval")["invite"]
     home = group.folder / "B"
-    with start_join(home, text) as joining:
+    with started_join(home, text) as joining:
         request = wait_for_request(a)
         assert request["name"] == "B"
         assert "1 to be let in" in a.command("status")
@@ -82,7 +92,7 @@ def test_approval_with_an_interruption(group: Nodes) -> None:
 
 def test_a_refusal_reaches_the_one_who_waits(group: Nodes) -> None:
     a = group.start("A", options=QUIET)
-    with start_join(group.folder / "B", ask(a, "invite", "--approval")["invite"]) as joining:
+    with started_join(group.folder / "B", ask(a, "invite", "--approval")["invite"]) as joining:
         a.command("join", "refuse", wait_for_request(a)["peer_id"])
         _, said = joining.communicate(timeout=20)
     assert joining.returncode == 1
