@@ -27,6 +27,7 @@ def run(name: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.timeout(float(SECONDS) * len(TARGETS) + 120)  # on one core they run one after the other
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this machine")
 def test_no_parser_crashes_or_grows() -> None:
     assert len(TARGETS) >= 13
