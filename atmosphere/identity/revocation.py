@@ -36,6 +36,10 @@ class Target(IntEnum):
     ISSUER = Wire.ISSUER          # a key as issuer and all below it, for good
 
 
+# Keys of the set: the hash of an enum member is a Python function, and five of them are asked at every call.
+_MEMBERSHIP, _PEER, _ISSUER = int(Target.MEMBERSHIP), int(Target.PEER), int(Target.ISSUER)
+
+
 @dataclass(frozen=True, slots=True)
 class Revocation:
     """A verified statement."""
@@ -150,7 +154,7 @@ class RevocationSet:
 
     def __init__(self, mesh: bytes) -> None:
         self._mesh = mesh
-        self._entries: dict[tuple[Target, bytes], Revocation] = {}
+        self._entries: dict[tuple[int, bytes], Revocation] = {}
         self.version = 0
         """Rises with every change, so that what was derived from the set can tell that it is out of date."""
 
@@ -174,7 +178,7 @@ class RevocationSet:
         entry = open_revocation(record, self._mesh, now)
         if entry.until and entry.until + CLOCK_SKEW_S < now:
             return None
-        key = (entry.kind, entry.target)
+        key = (int(entry.kind), entry.target)
         present = self._entries.get(key)
         if present and self._rank(present) <= self._rank(entry):
             return None
@@ -203,7 +207,7 @@ class RevocationSet:
         entries = self._entries
         if not entries:
             return False
-        for key in ((Target.MEMBERSHIP, credential.serial), (Target.PEER, credential.peer.public_key)):
+        for key in ((_MEMBERSHIP, credential.serial), (_PEER, credential.peer.public_key)):
             entry = entries.get(key)
             if entry is not None and entry.strikes(credential):
                 return True
@@ -211,7 +215,7 @@ class RevocationSet:
 
     def is_peer_revoked(self, peer: PeerId, level: int) -> bool:
         """Whether a membership of *peer* that stood at *level* would be revoked from the start."""
-        entry = self._entries.get((Target.PEER, peer.public_key))
+        entry = self._entries.get((_PEER, peer.public_key))
         return entry is not None and entry.level <= level
 
     def is_issuer_revoked(self, credential: Credential) -> bool:
@@ -219,7 +223,7 @@ class RevocationSet:
         if not self._entries:
             return False
         for link in credential.links:
-            entry = self._entries.get((Target.ISSUER, link.subject.public_key))
+            entry = self._entries.get((_ISSUER, link.subject.public_key))
             if entry is not None and entry.strikes(credential):
                 return True
         return False
