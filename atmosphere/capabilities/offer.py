@@ -1,8 +1,8 @@
 """What one node does now: a list of card ids with this node's limits and prices.
 
 An offer has a single writer. Its payload is signed by the node's own key as an envelope with the domain
-:data:`OFFER_DOMAIN`; here are only the payload's bytes. Whoever opens the envelope checks that its signer is
-:attr:`Offer.peer`. The offer with the higher :attr:`Offer.version` replaces the other.
+:data:`protocols.records.domains.OFFER`; here are only the payload's bytes. Whoever opens the envelope checks that its
+signer is :attr:`Offer.peer`. The offer with the higher :attr:`Offer.version` replaces the other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from atmosphere.capabilities import capabilities_pb2 as pb
 from atmosphere.capabilities.card import WORD_MAX_BYTES, CardError, CardId, _limit_bytes, _limit_list, _limit_text
 from transports.peer_id import PeerId
 
-OFFER_DOMAIN = b"atmosphere/offer/v1"
 OFFER_MAX_BYTES = 256 * 1024  # one sync frame; 4096 entries without labels are about 170 KiB
 MAX_ENTRIES = 4096
 MAX_LABELS = 32
