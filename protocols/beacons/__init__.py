@@ -2,9 +2,13 @@
 
 from protocols.beacons.messages import (
     MAX_BEACON_BYTES,
+    MAX_HEALTH_BYTES,
     Beacon,
     BeaconError,
+    Health,
+    HealthKind,
     Leave,
+    Suspicion,
     beacons_topic,
     health_topic,
     revocations_topic,
@@ -12,9 +16,13 @@ from protocols.beacons.messages import (
 
 __all__ = [
     "MAX_BEACON_BYTES",
+    "MAX_HEALTH_BYTES",
     "Beacon",
     "BeaconError",
+    "Health",
+    "HealthKind",
     "Leave",
+    "Suspicion",
     "beacons_topic",
     "health_topic",
     "revocations_topic",

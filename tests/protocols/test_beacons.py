@@ -1,4 +1,4 @@
-"""Beacons and goodbyes: what is taken, what is refused, and how small they stay."""
+"""Beacons, goodbyes and suspicions: what is taken, what is refused, and how small they stay."""
 
 from __future__ import annotations
 
@@ -8,9 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.beacons import MAX_BEACON_BYTES, Beacon, BeaconError, Leave
+from protocols.beacons import (
+    MAX_BEACON_BYTES,
+    MAX_HEALTH_BYTES,
+    Beacon,
+    BeaconError,
+    Health,
+    HealthKind,
+    Leave,
+    Suspicion,
+)
 from protocols.beacons import beacons_pb2 as pb
 from protocols.beacons.messages import MAX_ADDRESS_BYTES, MAX_ADDRESSES, MAX_COUNTER
+from protocols.records.envelope import OVERHEAD
+from transports.peer_id import PeerId
 
 BEACON = Beacon(
     membership=bytes(32), epoch=3, sequence=7, period_ms=15_000, offer=bytes([1]) * 32, issued_at_ms=1_800_000_000_000
@@ -88,3 +99,43 @@ def test_leave_keeps_the_order_of_beacons() -> None:
     leave = Leave(3, 8, 1_800_000_000_000)
     assert Leave.decode(leave.encode()) == leave
     assert leave.order > BEACON.order
+
+
+SUSPICION = Suspicion(PeerId.from_public_key(bytes([3]) * 32), 3, 7, True, 1_800_000_000_000)
+
+
+@given(digests, counters, counters, st.booleans(), st.integers(0, 2**64 - 1))
+def test_a_suspicion_is_decoded_as_it_was_encoded_and_fits(key, epoch, sequence, refused, at) -> None:  # type: ignore[no-untyped-def]
+    suspicion = Suspicion(PeerId.from_public_key(key), epoch, sequence, refused, at)
+    payload = suspicion.encode()
+    assert Suspicion.decode(payload) == suspicion
+    assert len(Health(HealthKind.SUSPICION, bytes(len(payload) + OVERHEAD)).encode()) <= MAX_HEALTH_BYTES
+
+
+@pytest.mark.parametrize("field", ["epoch", "sequence"])
+@pytest.mark.parametrize("value", [0, MAX_COUNTER + 1])
+def test_a_suspicion_of_no_beacon_is_neither_made_nor_taken(field: str, value: int) -> None:
+    with pytest.raises(BeaconError, match="count from 1"):
+        dataclasses.replace(SUSPICION, **{field: value}).encode()
+    message = pb.Suspicion.FromString(SUSPICION.encode())
+    setattr(message, field, value)
+    with pytest.raises(BeaconError, match="count from 1"):
+        Suspicion.decode(message.SerializeToString())
+
+
+def test_the_beacon_that_follows_refutes_a_suspicion() -> None:
+    assert SUSPICION.order == BEACON.order
+    assert dataclasses.replace(BEACON, sequence=8).order > SUSPICION.order
+
+
+@pytest.mark.parametrize("kind", HealthKind)
+def test_a_health_message_says_what_is_in_it(kind: HealthKind) -> None:
+    assert Health.decode(Health(kind, b"envelope").encode()) == Health(kind, b"envelope")
+
+
+def test_a_health_message_is_bounded_both_ways() -> None:
+    with pytest.raises(BeaconError, match="256 is the maximum"):
+        Health(HealthKind.LEAVE, bytes(MAX_HEALTH_BYTES)).encode()
+    with pytest.raises(BeaconError, match="256 is the maximum"):
+        Health.decode(bytes(MAX_HEALTH_BYTES + 1))
+    assert Health.decode(pb.Health().SerializeToString()) is None, "a kind of a later release is no fault"
