@@ -28,6 +28,8 @@ READY_S = 20.0
 END_S = 15.0
 """More than a node's grace period."""
 POLL_S = 0.02
+SOAK = os.environ.get("ATMOSPHERE_SOAK") == "1"
+"""``make soak``: the long forms of the tests that have one."""
 
 T = TypeVar("T")
 

@@ -1,0 +1,107 @@
+"""What nodes say of each other, looked at all the time: every change of a state, with the time it was seen.
+
+Reads each node's control socket, so it works across network namespaces, and shows what ``status`` would.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx2
+
+from tests.processes import eventually
+
+EVERY_S = 0.1
+TIMEOUT_S = 5.0
+
+
+def control(home: Path) -> httpx2.Client:
+    """A client of the node in *home*, with the owner's routes."""
+    return httpx2.Client(transport=httpx2.HTTPTransport(uds=str(home / "control.sock")), base_url="http://node",
+                         timeout=TIMEOUT_S)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """*observer* says since *at* (on ``time.perf_counter``) that *subject* is in *state*."""
+
+    at: float
+    observer: str
+    subject: str
+    state: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.observer} says {self.subject} is {self.state} ({self.reason})"
+
+
+class Watch:
+    """Looks at every node while inside. A node that does not answer is asked again: its silence says nothing."""
+
+    def __init__(self, homes: Mapping[str, Path], every_s: float = EVERY_S) -> None:
+        """*homes*: by the names of the nodes that are asked."""
+        self.seen: list[Seen] = []
+        self.looks = dict.fromkeys(homes, 0)
+        """Answers so far, by observer: a watch that saw nothing must not pass for peace."""
+        self._every_s = every_s
+        self._now: dict[str, dict[str, str]] = {name: {} for name in homes}
+        self._end = threading.Event()
+        self._threads = [threading.Thread(target=self._look, args=(name, home)) for name, home in homes.items()]
+
+    def __enter__(self) -> Watch:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _look(self, observer: str, home: Path) -> None:
+        with control(home) as client:
+            while not self._end.wait(self._every_s):
+                try:
+                    views = client.get("/v1/mesh/nodes").raise_for_status().json()["nodes"]
+                except httpx2.TransportError:
+                    continue
+                self._note(observer, views, time.perf_counter())
+                self.looks[observer] += 1
+
+    def _note(self, observer: str, views: list[dict[str, Any]], at: float) -> None:
+        before, now = self._now[observer], {view["name"]: view["state"] for view in views}
+        self.seen.extend(Seen(at, observer, view["name"], view["state"], view["reason"])
+                         for view in views if before.get(view["name"]) != view["state"])
+        self._now[observer] = now
+
+    def states(self, subject: str) -> dict[str, str]:
+        """What each observer says of *subject* now; of itself a node says nothing."""
+        return {observer: states.get(subject, "unknown") for observer, states in self._now.items()
+                if observer != subject}
+
+    def all_say(self, subject: str, state: str) -> bool:
+        return set(self.states(subject).values()) == {state}
+
+    def wait(self, state: str, seconds: float, *subjects: str) -> None:
+        """Return when all say *state* of each of *subjects*. Raises NodeFailed after *seconds*."""
+        eventually(f"all say that {', '.join(subjects)} is {state}", seconds,
+                   lambda: all(self.all_say(subject, state) for subject in subjects) or None)
+
+    def first(self, subject: str, *states: str, since: float) -> dict[str, float]:
+        """When each observer first said one of *states* of *subject*: seconds after *since*."""
+        found: dict[str, float] = {}
+        for seen in list(self.seen):
+            if seen.subject == subject and seen.state in states and seen.at >= since:
+                found.setdefault(seen.observer, seen.at - since)
+        return found
+
+    def said(self, *states: str) -> list[Seen]:
+        """Everybody who was ever said to be in one of *states*."""
+        return [seen for seen in list(self.seen) if seen.state in states]
