@@ -35,6 +35,9 @@ class BackendConfig:
     """``openai`` or ``ollama``."""
     key_env: str | None = None
     """Name of the environment variable that holds the API key; the key itself is never written to disk."""
+    continuation: bool = False
+    """The server goes on with an answer whose beginning it is given (vLLM, llama.cpp and Ollama do): a stream that
+    breaks on another node may be continued here, and one that breaks here elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,8 @@ class Config:
     probe: bool = True
     """Look for backends on the usual local ports."""
     backends: tuple[BackendConfig, ...] = ()
-    aliases: typing.Mapping[str, str] = field(default_factory=dict)
-    """Model aliases: what clients write -> a model's name."""
+    aliases: typing.Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What clients write -> a model's name, or a list of models that the owner holds for equivalent, best first."""
     labels: tuple[str, ...] = ()
     """Facts about this node for constraints: ``gpu``, ``site:home``."""
     concurrency: int = 4
@@ -116,7 +119,9 @@ def _plain(value: Any) -> Any:
                 if getattr(value, f.name) != _default(f)}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    return dict(value) if isinstance(value, typing.Mapping) else value
+    if isinstance(value, typing.Mapping):
+        return {key: one[0] if len(one) == 1 else list(one) for key, one in value.items()}
+    return value
 
 
 T = typing.TypeVar("T")
@@ -144,7 +149,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where}: expected a list, found {value!r}")
         return tuple(_convert(typing.get_args(hint)[0], item, where) for item in value)
     if origin is not None and isinstance(value, dict):
-        return types.MappingProxyType({str(key): str(item) for key, item in value.items()})
+        return types.MappingProxyType({str(key): _names(item, f"{where}: {key}") for key, item in value.items()})
     if dataclasses.is_dataclass(hint) and isinstance(value, dict) and isinstance(hint, type):
         return _build(hint, value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -152,3 +157,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool) == isinstance(value, bool):
         return value
     raise ConfigError(f"{where}: expected {getattr(hint, '__name__', hint)}, found {value!r}")
+
+
+def _names(value: Any, where: str) -> tuple[str, ...]:
+    """One name, or a list of them that is not empty."""
+    names = tuple(value) if isinstance(value, list) else (value,)
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ConfigError(f"{where}: expected a model's name or a list of names, found {value!r}")
+    return names

@@ -15,14 +15,18 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
         port=4001,
         bootstrap=("/ip4/192.0.2.1/tcp/4001/p2p/x",),
         mdns=False,
-        backends=(BackendConfig("http://127.0.0.1:8000", key_env="KEY"), BackendConfig("http://h:1", "ollama")),
-        aliases={"best": "llama3.2"},
+        backends=(
+            BackendConfig("http://127.0.0.1:8000", key_env="KEY"),
+            BackendConfig("http://h:1", "ollama", continuation=True),
+        ),
+        aliases={"best": ("llama3.2",), "chat": ("qwen3-vllm", "qwen3-ollama")},
         grace_s=2.5,
     )
     save(tmp_path, config)
     loaded = load(tmp_path)
     assert loaded == config
-    assert dict(loaded.aliases) == {"best": "llama3.2"}
+    assert dict(loaded.aliases) == {"best": ("llama3.2",), "chat": ("qwen3-vllm", "qwen3-ollama")}
+    assert "best: llama3.2\n" in (tmp_path / "config.yaml").read_text(), "one name is written as one name"
 
 
 def test_only_what_differs_from_the_defaults_is_written(tmp_path: Path) -> None:
@@ -41,6 +45,9 @@ WRONG = {
     "mdns: 3": "mdns: expected bool",
     "bootstrap: one": "bootstrap: expected a list",
     "backends: [{kind: openai}]": "url",
+    "aliases: {chat: []}": "aliases: chat: expected a model's name or a list of names, found []",
+    "aliases: {chat: [a, 3]}": "aliases: chat: expected a model's name or a list",
+    "aliases: {chat: 3}": "aliases: chat: expected a model's name or a list",
     "version: 9": "version 9; this release reads version 1",
     "[1, 2]": "expected settings like",
     "name: [": "not readable YAML",

@@ -35,10 +35,12 @@ def backend() -> None:
 @click.argument("url", type=backend_url, metavar="URL")
 @click.option("--kind", type=click.Choice(KINDS), default="openai", show_default=True)
 @click.option("--key-env", metavar="NAME", help="The environment variable that holds the API key (never stored).")
+@click.option("--continuation", is_flag=True,
+              help="It goes on with an answer whose beginning it is given (vLLM, llama.cpp, Ollama).")
 @pass_home
-def add(home: Home, url: str, kind: str, key_env: str | None) -> None:
+def add(home: Home, url: str, kind: str, key_env: str | None, continuation: bool) -> None:
     """Add the server at URL (kept in config.yaml)."""
-    new = BackendConfig(url, kind, key_env)
+    new = BackendConfig(url, kind, key_env, continuation)
     changed = _with(home.config(), new)
     with home.node_or_lock() as control:
         if control:

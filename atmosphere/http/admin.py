@@ -78,11 +78,11 @@ def create(node: HttpNode) -> Blueprint:
     @blueprint.post("/backends")
     async def add_backend() -> Response:
         body = await read_object()
-        only(body, "url", "kind", "key_env")
+        only(body, "url", "kind", "key_env", "continuation")
         kind = text(body, "kind") or KINDS[0]
         if kind not in KINDS:
             raise invalid(f"'kind' must be one of {', '.join(KINDS)}", "kind")
-        backend = BackendConfig(required(body, "url"), kind, text(body, "key_env"))
+        backend = BackendConfig(required(body, "url"), kind, text(body, "key_env"), flag(body, "continuation"))
         if any(known.url == backend.url for known in config.load(node.home).backends):
             raise HttpError(409, f"{backend.url} is a backend of this node already; to change it, remove it first",
                             "backend_exists", "url")

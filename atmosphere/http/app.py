@@ -60,7 +60,7 @@ class HttpApp(QuartTrio):
                 if method != "POST":
                     raise HttpError(405, "this route takes POST", "method_not_allowed", headers=((b"allow", b"POST"),))
                 began = self.node.env.monotonic()
-                job = understand(self.node, path, data)
+                job = understand(path, data)
                 await run_job(self.node, job, key, receive, send, began, gate.limits.leave_s)
             else:
                 await super().asgi_app(cast(Any, scope), cast(Any, _replay(data, receive)), cast(Any, send))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from atmosphere.http.errors import invalid
@@ -95,13 +94,6 @@ def dry_run(body: Body, extension: Extension) -> Intent:
     if meant is None and model is None and constraints.type is None and constraints.card is None:
         raise invalid("'intent' is missing: say in words what is wanted, or name a 'model' or a 'type'", "intent")
     return Intent(tool=None, text=(meant or "")[:MAX_TEXT], model=model, constraints=constraints)
-
-
-def resolve_alias(intent: Intent, aliases: Mapping[str, str]) -> Intent:
-    """The intent with a model's own name in place of an alias; the same object where there is none."""
-    if intent.model is None or intent.model not in aliases:
-        return intent
-    return dataclasses.replace(intent, model=aliases[intent.model])
 
 
 def _modalities(parts: list[Any], index: int) -> set[str]:

@@ -1,7 +1,7 @@
 """Request bodies: strict JSON, the field ``atmosphere``, and typed access that names the field that is wrong. Pure.
 
-Nothing of the body is rewritten unless it must be: a body without the field ``atmosphere`` and without an alias
-reaches the backend as the bytes that came in.
+Nothing of the body is rewritten unless it must be: a body without the field ``atmosphere`` goes on as the bytes that
+came in.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def create(node: HttpNode) -> Blueprint:
         body = await read_object()
         extension = take_extension(body)
         only(body, "intent", "model", "type")
-        intent = intents.resolve_alias(intents.dry_run(body, extension), node.config.aliases)
+        intent = intents.dry_run(body, extension)
         return answer(decision_view(await node.router.decide(intent)))
 
     return blueprint

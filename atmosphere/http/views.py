@@ -8,6 +8,7 @@ from typing import Any
 from atmosphere.http.port import HttpNode
 from atmosphere.routing.decision import Candidate, Decision
 from atmosphere.routing.intent import AUTO
+from atmosphere.routing.models import same_model
 
 OWNER = "atmosphere"
 
@@ -40,10 +41,13 @@ def models_view(node: HttpNode) -> list[dict[str, Any]]:
     for capability in node.capabilities():
         if capability.model:
             types.setdefault(capability.model, set()).add(capability.type)
-    for alias, target in node.config.aliases.items():
-        if target in types:
-            types.setdefault(alias, types[target])
-    views = [_model(name, created, sorted(kinds)) for name, kinds in sorted(types.items())]
+    named = dict(types)
+    for alias, targets in node.config.aliases.items():
+        kinds = {kind for name, found in types.items() if any(same_model(target, name) for target in targets)
+                 for kind in found}
+        if kinds:
+            named[alias] = kinds
+    views = [_model(name, created, sorted(kinds)) for name, kinds in sorted(named.items())]
     return [*views, _model(AUTO, created, [])]
 
 

@@ -56,22 +56,22 @@ class Job:
     """A streamed answer may end with a result of its own, sent as ``event: result``."""
 
 
-def chat_job(node: HttpNode, data: bytes) -> Job:
+def chat_job(data: bytes) -> Job:
     """POST /v1/chat/completions."""
-    return _openai_job(node, data, intents.chat)
+    return _openai_job(data, intents.chat)
 
 
-def completion_job(node: HttpNode, data: bytes) -> Job:
+def completion_job(data: bytes) -> Job:
     """POST /v1/completions."""
-    return _openai_job(node, data, intents.completion)
+    return _openai_job(data, intents.completion)
 
 
-def embedding_job(node: HttpNode, data: bytes) -> Job:
+def embedding_job(data: bytes) -> Job:
     """POST /v1/embeddings. The mesh speaks base64; floats are made here for who wants them."""
-    return _openai_job(node, data, intents.embedding)
+    return _openai_job(data, intents.embedding)
 
 
-def tool_job(node: HttpNode, data: bytes) -> Job:
+def tool_job(data: bytes) -> Job:
     """POST /v1/tools/call: ``{capability | type, tool, args, stream, atmosphere}``."""
     body = parse_body(data)
     extension = take_extension(body)
@@ -85,7 +85,7 @@ def tool_job(node: HttpNode, data: bytes) -> Job:
                names_result=True)
 
 
-JOBS: dict[str, Callable[[HttpNode, bytes], Job]] = {
+JOBS: dict[str, Callable[[bytes], Job]] = {
     "/v1/chat/completions": chat_job,
     "/v1/completions": completion_job,
     "/v1/embeddings": embedding_job,
@@ -243,15 +243,12 @@ class _Reply:
         )
 
 
-def _openai_job(node: HttpNode, data: bytes, intent_of: Callable[[Body, Extension], Intent]) -> Job:
-    """The backend gets the bytes that came in, unless the field ``atmosphere`` or an alias was in them."""
+def _openai_job(data: bytes, intent_of: Callable[[Body, Extension], Intent]) -> Job:
+    """The bytes that came in go on, unless the field ``atmosphere`` was in them."""
     body = parse_body(data)
     rewrite = FIELD in body
     extension = take_extension(body)
-    intent = intents.resolve_alias(intent_of(body, extension), node.config.aliases)
-    if body.get("model") != intent.model and intent.names_model:
-        body["model"] = intent.model
-        rewrite = True
+    intent = intent_of(body, extension)
     finish = _to_floats if intent.tool == "embed" and body.get("encoding_format") != "base64" else None
     stream = intent.tool != "embed" and flag(body, "stream")
     return Job(intent, dump_body(body) if rewrite else data, stream, extension, finish)
@@ -300,8 +297,8 @@ def _capability(card_id: bytes, kind: str) -> bytes:
     return f"{card_id.hex()} {quote(kind, safe='/-_.*')}".encode()
 
 
-def understand(node: HttpNode, path: str, data: bytes) -> Job:
+def understand(path: str, data: bytes) -> Job:
     """The job that the body *data* asks for at *path*. Raises :class:`HttpError` (400)."""
     if not data:
         raise HttpError(400, "the body is empty; send a JSON object", "invalid_request")
-    return JOBS[path](node, data)
+    return JOBS[path](data)

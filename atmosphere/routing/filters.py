@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from atmosphere.mesh.table import Path, Route
 from atmosphere.routing.intent import Intent
+from atmosphere.routing.models import same_model
 
 Passes = Callable[[Intent, Route], bool]
 
@@ -34,12 +35,7 @@ def _type(intent: Intent, route: Route) -> bool:
 
 
 def _model(intent: Intent, route: Route) -> bool:
-    return not intent.names_model or same_model(intent.model or "", route.card.model)
-
-
-def same_model(asked: str, model: str) -> bool:
-    """Whether *asked* names *model*. Ollama's default tag may be left out: ``llama3.2`` is ``llama3.2:latest``."""
-    return bool(model) and (asked == model or f"{asked}:latest" == model or asked == f"{model}:latest")
+    return not intent.names_model or any(same_model(asked, route.card.model) for asked in intent.models)
 
 
 def _card(intent: Intent, route: Route) -> bool:

@@ -39,7 +39,9 @@ class Intent:
     text: str = ""
     """What is meant, for the semantic match. Empty: no semantic match is made."""
     model: str | None = None
-    """A model's name or an alias; None or ``auto``: choose."""
+    """A model's name or an alias, as the caller wrote it; None or ``auto``: choose."""
+    equivalents: tuple[str, ...] = ()
+    """The models that *model*, an alias, stands for, best first; put there by the router. Empty: it is no alias."""
     inputs: frozenset[str] = frozenset()
     """Modalities that the request holds: an image never goes to a text-only model. Empty: a tool's plain arguments."""
     features: frozenset[str] = frozenset()
@@ -48,5 +50,10 @@ class Intent:
 
     @property
     def names_model(self) -> bool:
-        """Whether the caller asked for one model by name (which is then never replaced)."""
-        return self.model is not None and self.model != AUTO
+        """Whether the caller asked for a model by name or alias (which is then never replaced by another)."""
+        return bool(self.equivalents) or (self.model is not None and self.model != AUTO)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that may do it, best first; empty: any."""
+        return self.equivalents or ((self.model,) if self.model is not None and self.model != AUTO else ())

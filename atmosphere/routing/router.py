@@ -17,6 +17,7 @@ from atmosphere.routing.decision import Candidate, Decision
 from atmosphere.routing.filters import FILTERS
 from atmosphere.routing.intent import Intent
 from atmosphere.routing.matching import NEUTRAL, CardVectors, Vector
+from atmosphere.routing.models import EMBED_TOOL, Aliases, preference, resolve_alias
 from atmosphere.routing.outcomes import Outcomes
 from atmosphere.routing.scoring import factors, score
 
@@ -26,13 +27,12 @@ QUERIES_CACHED = 1024
 """Embedded intents kept: agents ask the same thing again."""
 MAX_QUERY_CHARS = 4000
 """The embedding model reads 256 word pieces; more text would only cost time."""
-EMBED_TOOL = "embed"
 
 
 class Router:
     """Decides for one node. Not bound to a task: any number of decisions may be in flight."""
 
-    def __init__(self, table: GradientTable, embedder: Embedder, env: Env, aliases: Mapping[str, str]) -> None:
+    def __init__(self, table: GradientTable, embedder: Embedder, env: Env, aliases: Aliases) -> None:
         self.table = table
         self.vectors = CardVectors(embedder.space.name)
         self.outcomes = Outcomes()
@@ -53,7 +53,9 @@ class Router:
         if intent.text and not intent.names_model and len({route.entry.card for route in passed}) > 1:
             matches = self.vectors.match(await self.embed(intent.text))
         candidates = heapq.nlargest(
-            CANDIDATES_KEPT, (self._candidate(route, matches) for route in passed), key=_rank
+            CANDIDATES_KEPT,
+            (self._candidate(route, matches) for route in passed),
+            key=lambda candidate: _rank(candidate, intent),
         )
         if intent.tool == EMBED_TOOL and candidates:  # vectors of two spaces must never be mixed by a failover
             space = candidates[0].card.space
@@ -67,13 +69,11 @@ class Router:
         )
 
     def resolve(self, intent: Intent) -> Intent:
-        """Put the model that an alias stands for; give embeddings without a model the mesh's common space.
+        """Put the models that an alias stands for; give embeddings without a model the mesh's common space.
 
         Every node embeds into that space, so ``auto`` means the same vectors today and tomorrow.
         """
-        model = self.aliases.get(intent.model) if intent.model is not None else None
-        if model is not None:
-            intent = replace(intent, model=model)
+        intent = resolve_alias(intent, self.aliases)
         if intent.tool == EMBED_TOOL and not intent.names_model and intent.constraints.space is None:
             intent = replace(intent, constraints=replace(intent.constraints, space=self._embedder.space.name))
         return intent
@@ -133,10 +133,13 @@ class Router:
         if last == "model":
             served = sorted({r.card.model for r in self.table.routes() if r.card.model})
             listed = ", ".join(served[:10]) or "none"
-            return f"the model {intent.model!r} is not served by any node now; served are: {listed}"
+            asked = repr(intent.model)
+            if intent.equivalents:
+                asked += f" (alias of {', '.join(intent.equivalents)})"
+            return f"the model {asked} is not served by any node now; served are: {listed}"
         return hints[last]
 
 
-def _rank(candidate: Candidate) -> tuple[float, bytes]:
-    """By score; ties by peer id, so that the same table gives the same order."""
-    return (candidate.score, candidate.peer.raw)
+def _rank(candidate: Candidate, intent: Intent) -> tuple[float, int, bytes]:
+    """By score; ties by the owner's preference, then by peer id, so that the same table gives the same order."""
+    return (candidate.score, -preference(intent.equivalents, candidate.card.model), candidate.peer.raw)

@@ -44,7 +44,7 @@ def test_a_running_node_is_told_and_the_file_keeps_it(home: Path, node: FakeNode
     assert running("backend", "remove", URL).exit_code == 0
     assert load(home).backends == ()
     assert node.requests == [
-        ("POST", "/v1/admin/backends", {"url": URL, "kind": "openai", "key_env": "KEY"}),
+        ("POST", "/v1/admin/backends", {"url": URL, "kind": "openai", "key_env": "KEY", "continuation": False}),
         ("DELETE", "/v1/admin/backends", {"url": URL}),
     ]
 

@@ -96,7 +96,7 @@ class FakeNode:
     nursery: trio.Nursery
     work: Work
     home: Path = Path("/nonexistent")
-    config: Config = field(default_factory=lambda: Config(aliases={"small": "tiny"}, grace_s=0.3))
+    config: Config = field(default_factory=lambda: Config(aliases={"small": ("tiny",)}, grace_s=0.3))
 
     def __post_init__(self) -> None:
         self.env = SystemEnv()

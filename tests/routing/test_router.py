@@ -32,6 +32,7 @@ COOKING = Card(
 EMBED = Card("llm/embed", "Embeddings", model="hash", space="hash:64", tools=(Tool("embed"),))
 EMBED_OTHER = Card("llm/embed", "Other embeddings", model="other", space="other:8", tools=(Tool("embed"),))
 IDS = {card: bytes([number + 1]) * 32 for number, card in enumerate((CHAT, VISION, COOKING, EMBED, EMBED_OTHER))}
+ALIASES = {"best": ("llava",), "any": ("llava", "llama3.2"), "vectors": ("other", "hash")}
 
 
 class World:
@@ -40,7 +41,7 @@ class World:
     def __init__(self) -> None:
         self.table = GradientTable(ME)
         self.embedder = HashEmbedder()
-        self.router = Router(self.table, self.embedder, FixedEnv(), {"best": "llava"})
+        self.router = Router(self.table, self.embedder, FixedEnv(), ALIASES)
         self.cards = {dataclasses.replace(card, space=self.embedder.space.name) if card is EMBED else card: card
                       for card in IDS}
         for card, key in self.cards.items():
@@ -119,7 +120,37 @@ async def test_an_alias_stands_for_its_model(world: World) -> None:
     world.node(THIRD, VISION)
     decision = await world.router.decide(Intent(tool="chat", model="best"))
     assert [candidate.card.model for candidate in decision.candidates] == ["llava"]
-    assert decision.intent.model == "llava"
+    assert (decision.intent.model, decision.intent.equivalents) == ("best", ("llava",))
+
+
+async def test_equivalents_are_the_owners_order_where_nothing_else_tells_them_apart(world: World) -> None:
+    """One node with both: the first of the list; it gone: the other; busier: the score decides."""
+    intent = Intent(tool="chat", model="any", text="hello")
+    world.node(OTHER, CHAT, VISION)
+    assert [c.card.model for c in (await world.router.decide(intent)).candidates] == ["llava", "llama3.2:latest"]
+    world.table.forget(OTHER)
+    world.node(OTHER, VISION, load=900)
+    world.node(THIRD, CHAT)
+    assert await world.order(intent) == [THIRD, OTHER]
+    world.table.forget(OTHER)
+    assert await world.order(intent) == [THIRD]
+    world.table.forget(THIRD)
+    world.node(THIRD, COOKING)
+    assert "'any' (alias of llava, llama3.2) is not served" in (await world.router.decide(intent)).missing
+
+
+async def test_a_model_that_is_named_is_not_replaced_by_its_equivalents(world: World) -> None:
+    world.node(OTHER, CHAT)
+    decision = await world.router.decide(Intent(tool="chat", model="llava"))
+    assert decision.candidates == ()
+
+
+async def test_an_alias_embeds_with_its_first_model_only(world: World) -> None:
+    """Vectors of two models must not be mixed, not even over time, as backends come and go."""
+    world.node(OTHER, EMBED)
+    assert await world.order(Intent(tool="embed", model="vectors")) == []
+    world.node(THIRD, EMBED_OTHER)
+    assert await world.order(Intent(tool="embed", model="vectors")) == [THIRD]
 
 
 async def test_meaning_decides_when_no_model_is_named(world: World) -> None:
