@@ -34,6 +34,9 @@ MAX_EXAMPLES = 64
 MAX_TOOLS = 64
 MAX_CONTEXT_TOKENS = 2**31 - 1
 
+CONTINUE = "continue"
+"""A feature: it goes on with an answer whose beginning it is given (see atmosphere/work/continuation.py)."""
+
 _TYPE = re.compile(r"[a-z0-9_-]+(/[a-z0-9_.-]+)+")
 
 

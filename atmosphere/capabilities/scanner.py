@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 import trio
@@ -21,6 +21,7 @@ import trio
 from atmosphere.capabilities.adapters import AdapterKind, adapter_kinds
 from atmosphere.capabilities.adapters.openai import DISCOVER_TIMEOUT_S, NODE_HEADER
 from atmosphere.capabilities.backend import Backend, BackendGone, BackendSilent, Provision
+from atmosphere.capabilities.card import CONTINUE
 from atmosphere.capabilities.registry import LocalRegistry
 from atmosphere.capabilities.upstream import Upstream, UpstreamError
 from atmosphere.config import BackendConfig, ConfigError
@@ -42,6 +43,8 @@ class Target:
     key: str = field(default="", repr=False)
     configured: bool = False
     """The owner named it; otherwise it is a usual port on loopback."""
+    continuation: bool = False
+    """The owner says that it goes on with an answer whose beginning it is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def plan_targets(
         except ValueError as error:
             raise ConfigError(f"backend {backend.url}: {error}") from error
         key = environ[backend.key_env] if backend.key_env else ""
-        targets.append(Target(backend.url, kind, key, configured=True))
+        targets.append(Target(backend.url, kind, key, configured=True, continuation=backend.continuation))
     taken = {_address(target.url) for target in targets}
     if probe:
         for kind in kinds.values():
@@ -99,6 +102,14 @@ def _address(url: str) -> tuple[str, int]:
         raise ValueError("expected http://HOST:PORT or https://HOST/PREFIX")
     host = "loopback" if parts.hostname in _LOOPBACK else parts.hostname
     return host, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _continuing(provision: Provision) -> Provision:
+    """*provision* with the feature ``continue`` on the card, if it streams text."""
+    card = provision.card
+    if "stream" not in card.features:
+        return provision
+    return replace(provision, card=replace(card, features=(*card.features, CONTINUE)))
 
 
 async def is_node(url: str) -> bool:
@@ -260,6 +271,8 @@ class Scanner:
             log.info("found %s: %d capabilities", watch.backend.name, len(provisions))
         watch.up, watch.silences = True, 0
         watch.models = tuple(sorted({item.card.model or item.card.type for item in provisions}))
+        if watch.target.continuation:
+            provisions = [_continuing(item) for item in provisions]
         self._registry.update(watch.backend, provisions)
 
     def _lost(self, watch: _Watch, reason: str) -> None:

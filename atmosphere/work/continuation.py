@@ -15,10 +15,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from atmosphere.capabilities.card import Card
+from atmosphere.capabilities.card import CONTINUE, Card
 
-FEATURE = "continue"
-"""In a card's features: this capability goes on with an answer whose beginning it is given."""
 MAX_SAID_BYTES = 4 * 1024 * 1024
 """Pieces of one answer that are kept, about 20,000 tokens; a longer answer that breaks ends in its error."""
 
@@ -84,7 +82,7 @@ class Said:
 
 def continues(card: Card) -> bool:
     """Whether what *card* offers goes on with an answer whose beginning it is given."""
-    return FEATURE in card.features
+    return CONTINUE in card.features
 
 
 class _NotContinuable(Exception):

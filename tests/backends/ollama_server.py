@@ -3,7 +3,7 @@
 Follows Ollama's API documentation (docs/api.md: version, tags, show, chat, generate, embed; NDJSON streams, durations
 in nanoseconds, ``{"error": ...}``) and the types of its Python client 0.6.3. It is strict where Go's decoder is: a
 content that is no string, tool arguments that are no object, images that are no base64 are answered with 400. Like the
-daemon it also has ``/v1/models``.
+daemon it also has ``/v1/models``. A chat whose last message is the assistant's goes on where that ends.
 
     python -m tests.backends.ollama_server --port P --token-delay-ms N --tokens N
 
@@ -24,7 +24,7 @@ from typing import Any
 import trio
 
 from tests.backends.http_server import BreakConnection, Log, Reply, Request, note, run
-from tests.backends.openai_server import vector_of
+from tests.backends.openai_server import after, vector_of
 
 CREATED = "2025-10-17T23:14:07.414671123Z"
 
@@ -116,14 +116,16 @@ class OllamaServer:
         call = None
         if body.get("tools") and "[[tool]]" in prompt:
             call = {"function": {"name": body["tools"][0]["function"]["name"], "arguments": {"city": "Oslo"}}}
-        await self._generate(model, body, prompt, reply, log, call)
+        last = body["messages"][-1]
+        said = last["content"] if last["role"] == "assistant" else ""
+        await self._generate(model, body, prompt, reply, log, call, said=said)
 
     async def generate(self, model: Model, body: dict[str, Any], reply: Reply, log: Log) -> None:
         await self._generate(model, body, body.get("prompt", ""), reply, log, None, chat=False)
 
     async def _generate(
         self, model: Model, body: dict[str, Any], prompt: str, reply: Reply, log: Log,
-        call: dict[str, Any] | None, *, chat: bool = True,
+        call: dict[str, Any] | None, *, chat: bool = True, said: str = "",
     ) -> None:
         if "completion" not in model.capabilities:
             await reply.json({"error": f'"{model.name}" does not support {"chat" if chat else "generate"}'}, 400)
@@ -134,11 +136,12 @@ class OllamaServer:
         if "[[hang]]" in prompt:
             await trio.sleep_forever()
         limit = body.get("options", {}).get("num_predict", self.tokens)
-        words = [f"{model.name}-{n} " for n in range(min(self.tokens, limit))]
+        rest = after([f"{model.name}-{n} " for n in range(self.tokens)], said if chat else prompt)
+        words = rest[:limit]
         if body.get("format"):
             words = ['{"ok":', " true}"]
         last = {
-            "done": True, "done_reason": "length" if limit < self.tokens else "stop", "total_duration": 5_000_000,
+            "done": True, "done_reason": "length" if limit < len(rest) else "stop", "total_duration": 5_000_000,
             "load_duration": 1_000_000, "prompt_eval_count": len(prompt.split()), "prompt_eval_duration": 1_000_000,
             "eval_count": len(words), "eval_duration": 3_000_000,
         }

@@ -9,7 +9,9 @@ what those servers add to ``/v1/models``. The answer is ``TOKENS`` words ``NAME-
 Words in the last user message (or prompt) that make it misbehave: ``[[status 429]]``; ``[[break after 3]]`` closes the
 connection after three tokens; ``[[end after 3]]`` ends the body there in good order, without a finish; ``[[error after
 3]]`` sends an error event; ``[[hang]]`` never answers; ``[[no done]]`` finishes without [DONE]; ``[[tool]]`` calls the
-first tool. ``GET /_log`` tells what was asked, how many tokens were generated and how many clients left early.
+first tool. With ``continues`` a chat whose last message is the assistant's goes on where that ends, if and only if
+``continue_final_message`` is true and ``add_generation_prompt`` false, as vLLM does; a prompt always goes on.
+``GET /_log`` tells what was asked, how many tokens were generated and how many clients left early.
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ class OpenAIServer:
     extra: dict[str, Any] | None = None
     """More fields of the model's entry in /v1/models."""
     headers: dict[str, str] | None = None
+    continues: bool = False
+    """It knows vLLM's ``continue_final_message``; a server that does not ignores it."""
 
     async def __call__(self, request: Request, reply: Reply, log: Log) -> None:
         if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
@@ -72,7 +76,14 @@ class OpenAIServer:
             await reply.json(error("'messages' is a required property"), 400)
             return
         users = [message for message in messages if message.get("role") == "user"]
-        await self._generate(body, text_of(users[-1]) if users else "", reply, log, chat=True)
+        said = ""
+        if self.continues and body.get("continue_final_message"):
+            if body.get("add_generation_prompt", True):
+                both = "Cannot set both `continue_final_message` and `add_generation_prompt` to True."
+                await reply.json(error(both, "BadRequestError"), 400)
+                return
+            said = text_of(messages[-1])
+        await self._generate(body, text_of(users[-1]) if users else "", reply, log, chat=True, said=said)
 
     async def complete(self, body: dict[str, Any], reply: Reply, log: Log) -> None:
         if "prompt" not in body:
@@ -80,7 +91,8 @@ class OpenAIServer:
             return
         await self._generate(body, str(body["prompt"]), reply, log, chat=False)
 
-    async def _generate(self, body: dict[str, Any], prompt: str, reply: Reply, log: Log, *, chat: bool) -> None:
+    async def _generate(self, body: dict[str, Any], prompt: str, reply: Reply, log: Log, *, chat: bool,
+                        said: str = "") -> None:
         if found := re.search(r"\[\[status (\d+)\]\]", prompt):
             status = int(found[1])
             headers = {"retry-after": "2"} if status in (429, 503) else None
@@ -89,8 +101,9 @@ class OpenAIServer:
         if "[[hang]]" in prompt:
             await trio.sleep_forever()
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or self.tokens
-        words = [f"{self.model}-{n} " for n in range(min(self.tokens, limit))]
-        finish = "length" if limit < self.tokens else "stop"
+        rest = after([f"{self.model}-{n} " for n in range(self.tokens)], said if chat else prompt)
+        words = rest[:limit]
+        finish = "length" if limit < len(rest) else "stop"
         call = None
         if chat and body.get("tools") and ("[[tool]]" in prompt or body.get("tool_choice") == "required"):
             words, finish = ['{"city":', ' "Oslo"}'], "tool_calls"
@@ -175,6 +188,14 @@ def error(message: str, kind: str = "invalid_request_error", code: str | None = 
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
+def after(words: list[str], said: str) -> list[str]:
+    """What is left of an answer when *said* ends with its beginning; all of it when it does not."""
+    for count in range(len(words), 0, -1):
+        if said.endswith("".join(words[:count])):
+            return words[count:]
+    return words
+
+
 def text_of(message: dict[str, Any]) -> str:
     content = message.get("content")
     if isinstance(content, list):
@@ -194,7 +215,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=5)
     parser.add_argument("--token-delay-ms", type=float, default=0)
     parser.add_argument("--key", default="", help="demand this API key")
-    run(lambda o: OpenAIServer(o.model, o.tokens, o.token_delay_ms / 1000, o.embed_model, o.key), parser)
+    parser.add_argument("--continues", action="store_true", help="know continue_final_message, as vLLM does")
+    run(lambda o: OpenAIServer(o.model, o.tokens, o.token_delay_ms / 1000, o.embed_model, o.key,
+                               continues=o.continues), parser)
 
 
 if __name__ == "__main__":

@@ -240,6 +240,23 @@ def test_a_wrong_backend_setting_is_explained(backend: BackendConfig, says: str)
         plan_targets((backend,), environ={})
 
 
+async def test_the_owners_word_that_a_backend_continues_is_on_its_cards() -> None:
+    """On those that stream text; without that word on none."""
+    async with running(OllamaServer()) as server:
+        for continuation in (False, True):
+            registry = LocalRegistry(trio.current_time)
+            config = BackendConfig(server.url, "ollama", continuation=continuation)
+            scanner = Scanner(registry, plan_targets([config], probe=False, environ={}))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(scanner.run)
+                with trio.fail_after(5):
+                    await scanner.settled()
+                features = {card.model: "continue" in card.features for card in registry.cards().values()}
+                nursery.cancel_scope.cancel()
+            assert features == {"llama3.2:latest": continuation, "llava:7b": continuation,
+                                "nomic-embed-text:latest": False}
+
+
 def test_listing_the_kinds_starts_nothing_heavy() -> None:
     program = (
         "import sys; from atmosphere.capabilities.adapters import adapter_kinds; adapter_kinds(); "
