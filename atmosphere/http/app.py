@@ -13,7 +13,7 @@ from quart import Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from atmosphere.http import admin, routes, trust
+from atmosphere.http import admin, inspection, routes, trust
 from atmosphere.http.access import Access
 from atmosphere.http.errors import HttpError, envelope, refusal
 from atmosphere.http.gate import Gate, Gone, Message, Receive, Scope, Send, read_head, send_answer
@@ -87,6 +87,7 @@ def create_app(node: HttpNode, gate: Gate, access: Access | None = None) -> Http
     if access is None:
         app.register_blueprint(admin.create(node))
         app.register_blueprint(trust.create(node))
+        app.register_blueprint(inspection.create(node))
     app.register_error_handler(HttpError, _refused)
     app.register_error_handler(HTTPException, _http_exception)
     return app

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from atmosphere.identity import IssuerDirectory
 from atmosphere.mesh.table import GradientTable, Node
+from transports.peer_id import PeerId
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,31 @@ def _node_view(table: GradientTable, node: Node, now: float) -> NodeView:
         last_seen_s=0.0 if node.peer == table.me else round(max(0.0, now - node.last_seen), 1),
         reason=node.reason,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeView:
+    """One entry of the table's change log."""
+
+    number: int
+    peer_id: str
+    name: str
+    what: str
+    """``online``, ``suspect: why``, ``offline: why``, ``left: why``, or what else became known."""
+
+
+def change_views(table: GradientTable, since: int) -> tuple[ChangeView, ...]:
+    """The changes after number *since*, oldest first."""
+    return tuple(
+        ChangeView(change.number, str(change.peer), _name(table, change.peer), change.what)
+        for change in table.changes
+        if change.number > since
+    )
+
+
+def _name(table: GradientTable, peer: PeerId) -> str:
+    node = table.nodes.get(peer)
+    return peer.short if node is None else node.name
 
 
 def capability_views(table: GradientTable) -> tuple[CapabilityView, ...]:

@@ -16,7 +16,7 @@ from atmosphere.audit import AuditLog
 from atmosphere.capabilities.adapters.embedder import EmbedderBackend
 from atmosphere.capabilities.adapters.health import HealthBackend
 from atmosphere.capabilities.backend import Backend
-from atmosphere.capabilities.registry import LocalRegistry
+from atmosphere.capabilities.registry import LocalRegistry, RegistryStatistics
 from atmosphere.capabilities.scanner import Scanner, TargetStatus, plan_targets
 from atmosphere.config import BackendConfig, Config
 from atmosphere.embedding import Embedder
@@ -28,14 +28,23 @@ from atmosphere.knowledge import FolderInfo, IndexReport, Knowledge, KnowledgeBa
 from atmosphere.mesh.announcer import Announcer, Load
 from atmosphere.mesh.service import Mesh
 from atmosphere.mesh.table import GradientTable
-from atmosphere.mesh.views import CapabilityView, IssuerView, NodeView, capability_views, node_views
+from atmosphere.mesh.views import (
+    CapabilityView,
+    ChangeView,
+    IssuerView,
+    NodeView,
+    capability_views,
+    change_views,
+    node_views,
+)
 from atmosphere.node.standing import Standing
 from atmosphere.routing.router import Router
 from atmosphere.routing.vectorizer import Vectorizer
 from atmosphere.store import Store
 from atmosphere.work.dispatcher import Dispatcher
-from protocols.call.server import CallServer
-from transports.host import Host
+from protocols.call.client import CallClient, ClientStatistics
+from protocols.call.server import CallServer, ServerStatistics
+from transports.host import Host, HostStatistics
 from transports.peer_id import PeerId
 
 logger = logging.getLogger(__name__)
@@ -48,6 +57,18 @@ class Status:
     mesh: dict[str, str]
     me: dict[str, object]
     nodes: tuple[NodeView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """The parts of a node in numbers."""
+
+    host: HostStatistics
+    calls_out: ClientStatistics
+    calls_in: ServerStatistics
+    running: int
+    """Work that was begun here and has not ended."""
+    registry: RegistryStatistics
 
 
 class Node:
@@ -88,6 +109,7 @@ class Node:
         self.mesh: Mesh
         self.vectorizer: Vectorizer
         self.calls: CallServer
+        self.client: CallClient
         self.dispatcher: Dispatcher
 
     def __repr__(self) -> str:
@@ -151,6 +173,20 @@ class Node:
                 "membership": self.standing.view(),
             },
             nodes=node_views(self.table, self.env.monotonic()),
+        )
+
+    def changes(self, since: int) -> tuple[ChangeView, ...]:
+        """What has changed in the table after change number *since*, oldest first."""
+        return change_views(self.table, since)
+
+    def statistics(self) -> Statistics:
+        """Counters of the parts, for who looks for a leak or a bottleneck."""
+        return Statistics(
+            host=self.host.statistics(),
+            calls_out=self.client.statistics(),
+            calls_in=self.calls.statistics(),
+            running=self.dispatcher.running,
+            registry=self.registry.statistics(),
         )
 
     def capabilities(self) -> tuple[CapabilityView, ...]:

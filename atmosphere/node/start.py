@@ -76,9 +76,9 @@ async def open_node(
 async def _start(node: Node, host: Host, nursery: trio.Nursery) -> None:
     env, config = node.env, node.config
     dialer = Dialer(host, jitter=env.random.random)
-    client = _wire(node, host, dialer, nursery)
+    _wire(node, host, dialer, nursery)
     await node.refresh_builtin()
-    nursery.start_soon(client.run)
+    nursery.start_soon(node.client.run)
     await nursery.start(node.mesh.run)
     host.handle(CALL, node.calls.serve)
     host.handle(JOIN, node.standing.serve_join, public=True)
@@ -99,7 +99,7 @@ async def _start(node: Node, host: Host, nursery: trio.Nursery) -> None:
         nursery.start_soon(_find_on_lan, node, host, dialer)
 
 
-def _wire(node: Node, host: Host, dialer: Dialer, nursery: trio.Nursery) -> CallClient:
+def _wire(node: Node, host: Host, dialer: Dialer, nursery: trio.Nursery) -> None:
     """Make the parts that need a host, and tell each what it has to know of the others."""
     env, config = node.env, node.config
     node.host = host
@@ -125,15 +125,14 @@ def _wire(node: Node, host: Host, dialer: Dialer, nursery: trio.Nursery) -> Call
         want=lambda card_id: node.mesh.want_vector(card_id, node.router.vectors.space),
         give=node.mesh.give_vector,
     )
-    client = CallClient(lambda peer: node.mesh.open_stream(peer, CALL))
-    remote = MeshCalls(client, node.table, env)
+    node.client = CallClient(lambda peer: node.mesh.open_stream(peer, CALL))
+    remote = MeshCalls(node.client, node.table, env)
     node.dispatcher = Dispatcher(
         node.router, node.table, node.registry.serve, remote, env, nursery, node.mesh.settled
     )
     serving = Serving(node.registry, node.mesh, node.audit, env)
     node.calls = CallServer(serving.serve, load=serving.load)
     node.standing.connect(host, node.mesh)
-    return client
 
 
 async def _find_on_lan(node: Node, host: Host, dialer: Dialer) -> None:
