@@ -49,6 +49,8 @@ class _Entry:
     connected: bool = False
     dialling: bool = False
     last_error: str = ""
+    hurried: bool = False
+    kept: bool = True  # False: nobody wants the peer connected, one dial was asked for
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,27 @@ class DialPlan:
             self._entries[peer] = _Entry(tuple(addresses)[:MAX_ADDRESSES], forever, now, connected=connected)
             return True
         entry.forever = entry.forever or forever
+        entry.kept = True
         if set(addresses) - set(entry.addresses):
             entry.addresses = tuple(dict.fromkeys((*addresses, *entry.addresses)))[:MAX_ADDRESSES]
             entry.failures = 0
             entry.due = now
         return True
+
+    def hurry(self, peer: PeerId, addresses: Sequence[str], now: float) -> None:
+        """Dial *peer* once, now, whatever the back-off says; nothing while it is connected or being dialled.
+
+        That dial counts for nothing else: the back-off goes on as it was, and a peer that is not wanted is not kept.
+        A full plan takes no more.
+        """
+        entry = self._entries.get(peer)
+        if entry is None:
+            if len(self._entries) >= MAX_WANTED:
+                return
+            entry = self._entries[peer] = _Entry((), False, now, kept=False)
+        if not entry.connected and not entry.dialling:
+            entry.addresses = tuple(dict.fromkeys((*addresses, *entry.addresses)))[:MAX_ADDRESSES]
+            entry.hurried = True
 
     def forget(self, peer: PeerId) -> None:
         """Dial *peer* no more. A connection that exists stays."""
@@ -95,10 +113,13 @@ class DialPlan:
 
     def on_connected(self, peer: PeerId) -> None:
         entry = self._entries.get(peer)
-        if entry is not None:
-            entry.connected = True
-            entry.failures = 0
-            entry.last_error = ""
+        if entry is None:
+            return
+        entry.connected = True
+        entry.failures = 0
+        entry.last_error = ""
+        if not entry.dialling:
+            self.end(peer)  # a dial in a hurry that had not begun is not needed any more
 
     def on_lost(self, peer: PeerId, now: float, draw: float) -> None:
         entry = self._entries.get(peer)
@@ -111,6 +132,9 @@ class DialPlan:
         entry = self._entries.get(peer)
         if entry is None:
             return
+        if entry.hurried:
+            entry.last_error = reason
+            return
         entry.failures += 1
         entry.last_error = reason
         entry.due = now + self._back_off.delay(entry.failures, draw)
@@ -121,15 +145,26 @@ class DialPlan:
         """Up to *limit* peers that are to be dialled now, the longest due first; each then belongs to the caller,
         who reports with :meth:`on_failed` if need be, and :meth:`end` in any case."""
         due = [(entry.due, peer) for peer, entry in self._entries.items() if self._waiting(entry) and entry.due <= now]
-        chosen = [peer for _, peer in sorted(due)[: max(limit, 0)]]
+        return self._begin([peer for _, peer in sorted(due)], limit)
+
+    def begin_hurried(self, limit: int) -> list[tuple[PeerId, tuple[str, ...]]]:
+        """The same for the peers that are in a hurry."""
+        hurried = [p for p, entry in self._entries.items() if entry.hurried and not entry.dialling]
+        return self._begin(hurried, limit)
+
+    def _begin(self, peers: list[PeerId], limit: int) -> list[tuple[PeerId, tuple[str, ...]]]:
+        chosen = peers[: max(limit, 0)]
         for peer in chosen:
             self._entries[peer].dialling = True
         return [(peer, self._entries[peer].addresses) for peer in chosen]
 
     def end(self, peer: PeerId) -> None:
+        """The dial is over."""
         entry = self._entries.get(peer)
         if entry is not None:
-            entry.dialling = False
+            entry.dialling = entry.hurried = False
+            if not entry.kept:
+                del self._entries[peer]
 
     def next_due(self) -> float | None:
         """When the next dial is due; None when nothing waits."""
@@ -137,7 +172,7 @@ class DialPlan:
 
     @staticmethod
     def _waiting(entry: _Entry) -> bool:
-        return not entry.connected and not entry.dialling
+        return not entry.connected and not entry.dialling and not entry.hurried
 
     def states(self) -> dict[PeerId, DialState]:
         return {

@@ -19,6 +19,12 @@ class ListenError(TransportError):
 class PeerUnreachable(TransportError):
     """No connection, or no stream, to a peer. The text says what was tried."""
 
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
+        """Every address that was tried refused the connection at once: machines are there, and nobody listens. False
+        after any timeout, unreachable network, or connection that was taken and dropped (a crowded node does that)."""
+
 
 class AddressError(ValueError):
     """A multiaddr that this node cannot use. The text says why and what a good one looks like."""

@@ -8,6 +8,7 @@ gossip.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -274,16 +275,23 @@ class Host:
     def _connections_to(self, peer: PeerId) -> list[Connection]:
         return cast("list[Connection]", self._swarm.connections.get(ID(peer.raw), []))
 
-    async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
+    async def connect(self, peer: PeerId, addresses: Sequence[str], *, timeout_s: float | None = None) -> None:
         """Have a connection to *peer*: the one there is, or a new one to *addresses* or those known from before.
 
-        Raises PeerUnreachable with the reason for each address. Remembers no failure: back-off is the caller's.
+        *timeout_s* bounds the whole, in seconds; without it each address has the configured dial timeout. Raises
+        PeerUnreachable with the reason for each address. Remembers no failure: back-off is the caller's.
         """
         if addresses:
             known = (*addresses, *self._known.pop(peer, ()))
             self._known[peer] = tuple(dict.fromkeys(known))[: self.config.max_dial_addresses]
             while len(self._known) > MAX_KNOWN_PEERS:
                 del self._known[next(iter(self._known))]
+        with trio.move_on_after(math.inf if timeout_s is None else timeout_s) as limit:
+            await self._connect(peer)
+        if limit.cancelled_caught:
+            raise PeerUnreachable(f"cannot connect to {peer}: no connection within {timeout_s:g} s")
+
+    async def _connect(self, peer: PeerId) -> None:
         while peer in self._dialling:  # somebody dials it already: one connection is enough
             await self._dialling[peer].wait()
         if not self._connections_to(peer):
@@ -293,6 +301,13 @@ class Host:
             finally:
                 del self._dialling[peer]
                 done.set()
+
+    def heard(self, peer: PeerId) -> float:
+        """When the last bytes of *peer* came over a connection that is open now, in Trio time; -inf without one.
+
+        Bytes are counted as they are decrypted, so only the peer itself can make them; what they say does not matter.
+        """
+        return max((connection.heard_at for connection in self._connections_to(peer)), default=-math.inf)
 
     async def disconnect(self, peer: PeerId) -> None:
         """Close the connections to *peer* that there are now."""

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 import trio
+import trio.testing
 
 from transports.dial_plan import GIVE_UP_AFTER, MAX_WANTED, BackOff, DialPlan
-from transports.dialer import MAX_PARALLEL_DIALS, Dialer
+from transports.dialer import HURRY_TIMEOUT, MAX_HURRIED_DIALS, MAX_PARALLEL_DIALS, Dialer
 from transports.errors import PeerUnreachable
 from transports.peer_id import PeerId
 
@@ -77,6 +78,45 @@ def test_the_plan_is_bounded() -> None:
     assert plan.want(peer(MAX_WANTED), ("/a",), True, False, 0.0), "bootstrap peers always fit"
 
 
+def test_a_dial_in_a_hurry_leaves_the_back_off_as_it_was() -> None:
+    plan = DialPlan()
+    plan.want(peer(1), ("/a",), forever=False, connected=False, now=0.0)
+    plan.on_failed(peer(1), "refused", 0.0, 0.0)
+    plan.hurry(peer(1), ("/b",), 0.1)
+    assert plan.begin(100.0, 5) == [], "it is no ordinary dial"
+    assert plan.begin_hurried(0) == []
+    assert plan.begin_hurried(5) == [(peer(1), ("/b", "/a"))]
+    plan.hurry(peer(1), ("/c",), 0.2)
+    assert plan.begin_hurried(5) == [], "it is being dialled"
+    plan.on_failed(peer(1), "silence", 0.2, 0.0)
+    plan.end(peer(1))
+    assert plan.begin_hurried(5) == []
+    state = plan.states()[peer(1)]
+    assert (state.failures, state.due, state.last_error) == (1, 0.5, "silence")
+
+
+def test_a_peer_that_nobody_wants_is_dialled_once_and_not_kept() -> None:
+    plan = DialPlan()
+    for outcome in ("failed", "connected", "connected before it began", "wanted meanwhile"):
+        plan.hurry(peer(1), ("/a",), 0.0)
+        if outcome == "connected before it began":
+            plan.on_connected(peer(1))
+        else:
+            assert plan.begin_hurried(5) == [(peer(1), ("/a",))]
+            if outcome == "failed":
+                plan.on_failed(peer(1), "refused", 0.0, 0.0)
+            elif outcome == "connected":
+                plan.on_connected(peer(1))
+            else:
+                plan.want(peer(1), (), forever=True, connected=False, now=0.0)
+            plan.end(peer(1))
+        assert plan.begin_hurried(5) == []
+        assert (peer(1) in plan.states()) == (outcome == "wanted meanwhile")
+    for number in range(MAX_WANTED + 1):
+        plan.hurry(peer(number), ("/a",), 0.0)
+    assert len(plan.states()) == MAX_WANTED
+
+
 class FakeHost:
     """Connects to those who are up, in one second."""
 
@@ -84,6 +124,7 @@ class FakeHost:
         self.peer_id = peer(0)
         self.up: set[PeerId] = set()
         self.attempts: list[tuple[float, PeerId]] = []
+        self.limits: list[float | None] = []
         self.dialling = self.most = 0
         self._connected: dict[PeerId, None] = {}
 
@@ -93,14 +134,15 @@ class FakeHost:
     def connections(self) -> Mapping[PeerId, None]:
         return self._connected
 
-    async def connect(self, peer_id: PeerId, addresses: Sequence[str]) -> None:
+    async def connect(self, peer_id: PeerId, addresses: Sequence[str], *, timeout_s: float | None = None) -> None:
         self.attempts.append((trio.current_time(), peer_id))
+        self.limits.append(timeout_s)
         self.dialling += 1
         self.most = max(self.most, self.dialling)
         await trio.sleep(1)
         self.dialling -= 1
         if peer_id not in self.up:
-            raise PeerUnreachable("it is down")
+            raise PeerUnreachable("it is down", refused=True)
         self._connected[peer_id] = None
         self.on_connected(peer_id)
 
@@ -153,3 +195,47 @@ async def test_a_node_does_not_dial_itself(autojump_clock: trio.abc.Clock) -> No
     dialer = Dialer(host, jitter=lambda: 0.0)
     dialer.want(host.peer_id, ("/a",), forever=True)
     assert dialer.statistics() == {}
+
+
+async def test_a_dial_in_a_hurry_waits_for_nobody_and_its_failure_is_told(autojump_clock: trio.abc.Clock) -> None:
+    host = FakeHost()
+    told: list[tuple[float, PeerId, bool]] = []
+    dialer = Dialer(
+        host, lambda: 0.0, on_failed=lambda to, error: told.append((trio.current_time(), to, error.refused))
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dialer.run)
+        for number in range(1, MAX_PARALLEL_DIALS + 1):
+            dialer.want(peer(number), ("/a",), forever=True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert host.limits == [None] * MAX_PARALLEL_DIALS
+        start = trio.current_time()
+        for number in range(100, 100 + 2 * MAX_HURRIED_DIALS):
+            dialer.hurry(peer(number), ("/b",))
+        dialer.hurry(peer(1), ("/b",))  # being dialled already
+        dialer.hurry(host.peer_id, ("/b",))
+        await trio.sleep(1.4)
+        made = zip(host.attempts, host.limits, strict=True)
+        hurried = [(round(at - start, 3), to) for (at, to), limit in made if limit]
+        assert sorted(hurried) == [(n // MAX_HURRIED_DIALS, peer(100 + n)) for n in range(2 * MAX_HURRIED_DIALS)]
+        assert set(host.limits) == {None, HURRY_TIMEOUT}
+        assert len(told) == MAX_PARALLEL_DIALS + MAX_HURRIED_DIALS
+        assert all(refused for _, _, refused in told)
+        await trio.sleep(2)
+        assert set(dialer.statistics()) == {peer(n) for n in range(1, MAX_PARALLEL_DIALS + 1)}
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_connected_peer_is_not_dialled_in_a_hurry(autojump_clock: trio.abc.Clock) -> None:
+    host = FakeHost()
+    host.up.add(peer(1))
+    dialer = Dialer(host, jitter=lambda: 0.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dialer.run)
+        dialer.hurry(peer(1), ("/a",))
+        await trio.sleep(2)
+        assert peer(1) in host.connections()
+        dialer.hurry(peer(1), ("/a",))
+        await trio.sleep(2)
+        assert len(host.attempts) == 1
+        nursery.cancel_scope.cancel()

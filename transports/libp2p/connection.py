@@ -54,6 +54,11 @@ class Connection(SwarmConn):
         way = "from" if self.inbound else "to"
         return f"<Connection {way} {self.remote_address}, peer {self.peer.short}, {self.muxed_conn!r}>"
 
+    @property
+    def heard_at(self) -> float:
+        """When the peer last proved that it is there: Trio time of the last authentic bytes, or of the handshake."""
+        return max(self.opened_at, self.muxed_conn.heard_at)
+
     async def start(self) -> None:
         """Serve inbound streams until the connection ends. Never raises."""
         self.event_started.set()

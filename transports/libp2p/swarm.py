@@ -269,21 +269,27 @@ class Swarm(LibrarySwarm):
 
         Attempts start *dial_stagger* apart, or as soon as the one before has failed. Nothing is remembered about
         failures: back-off is the caller's. Raises PeerUnreachable with every reason.
+
+        Of a taken connection that breaks in the handshake nothing can be told: a node in a flood drops strangers so.
         """
         reasons: list[str] = []
+        refusals = 0
         won: list[Connection] = []
         wanted = list(dict.fromkeys(addresses))[: self.config.max_dial_addresses]
 
         async with trio.open_nursery() as nursery:
 
             async def attempt(text: str, failed: trio.Event) -> None:
+                nonlocal refusals
                 try:
                     with trio.fail_after(self.config.dial_timeout):
                         connection = await self._dial_one(text, peer_id)
                 except trio.TooSlowError:
                     reasons.append(f"{text}: no answer in {self.config.dial_timeout:.0f} s")
                 except Exception as error:
-                    reasons.append(f"{text}: {_chain(error)}")
+                    causes = _causes(error)
+                    refusals += all(isinstance(cause, ConnectionRefusedError) for cause in causes)
+                    reasons.append(f"{text}: {str(causes[0]) or type(causes[0]).__name__}")
                 else:
                     won.append(connection)
                     nursery.cancel_scope.cancel()
@@ -296,7 +302,8 @@ class Swarm(LibrarySwarm):
                     await failed.wait()
         if not won:
             detail = "; ".join(reasons) or "no address is known; give one with /p2p/, or wait until the peer connects"
-            raise PeerUnreachable(f"cannot connect to {peer_id}: {detail}")
+            refused = bool(wanted) and refusals == len(wanted)
+            raise PeerUnreachable(f"cannot connect to {peer_id}: {detail}", refused=refused)
         return won[0]
 
     async def _dial_one(self, text: str, peer_id: ID) -> Connection:
@@ -337,8 +344,10 @@ def remote_multiaddr(muxed: Yamux) -> str:
     return f"/{'ip6' if ':' in host else 'ip4'}/{host}/tcp/{port}"
 
 
-def _chain(error: BaseException) -> str:
-    """The innermost cause, which says what happened; the library wraps it up to four times."""
+def _causes(error: BaseException) -> list[BaseException]:
+    """What happened in the end; the library and Trio wrap it up to five times."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{error}" or type(error).__name__
+    if isinstance(error, BaseExceptionGroup):
+        return [cause for each in error.exceptions for cause in _causes(each)]
+    return [error]

@@ -250,6 +250,7 @@ class Yamux(IMuxedConn):
         self.byte_limit = lambda: None
         self.stream_limit = lambda: None
         self.received = 0
+        self.heard_at = -math.inf
         self.accepted = 0
         self.streams: dict[int, MuxedStream] = {}
         self.inbound_count = 0
@@ -334,6 +335,7 @@ class Yamux(IMuxedConn):
         while True:
             received = await self.secured_conn.read()
             self.received += len(received)
+            self.heard_at = trio.current_time()
             if (allowed := self.byte_limit()) is not None and self.received > allowed:
                 raise ProtocolViolation(f"{self.received} bytes before admission, the limit is {allowed}")
             buffer = buffer + received if buffer else received
