@@ -25,6 +25,8 @@ BURST = 5
 """Beacons that may follow each other at that gap; lastingly one a second, however much changes."""
 LOAD_STEP_PERMILLE = 250
 """A change of load that is told at once; smaller ones wait for the next beacon."""
+QUEUE_FACTOR = 2
+"""A queue that has doubled or halved is told at once too, and one that begins or ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,11 @@ class Announcer:
 
     def load_changed(self) -> bool:
         """Whether the load has moved so far from what was told that nodes should know at once."""
-        return abs(self._load().permille - self._told.permille) >= LOAD_STEP_PERMILLE
+        load = self._load()
+        if abs(load.permille - self._told.permille) >= LOAD_STEP_PERMILLE:
+            return True
+        shorter, longer = sorted((load.queue, self._told.queue))
+        return longer > 0 and longer >= QUEUE_FACTOR * shorter
 
     def leave(self) -> bytes:
         """The goodbye, as an envelope."""
