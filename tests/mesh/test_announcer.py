@@ -1,0 +1,32 @@
+"""What a node says at once: a load that crosses a step, a queue that doubles or halves."""
+
+from __future__ import annotations
+
+import pytest
+
+from atmosphere.mesh.announcer import Announcer, Load
+from tests.mesh.people import ENV, ME, identity_of
+
+
+@pytest.mark.parametrize(
+    ("told", "now", "at_once"),
+    [
+        (Load(0, 0), Load(249, 0), False),
+        (Load(0, 0), Load(250, 0), True),
+        (Load(1000, 0), Load(700, 0), True),
+        (Load(1000, 0), Load(1000, 1), True),  # the first one waits: this node is full
+        (Load(1000, 4), Load(1000, 7), False),
+        (Load(1000, 4), Load(1000, 8), True),
+        (Load(1000, 4), Load(1000, 2), True),
+        (Load(1000, 4), Load(1000, 3), False),
+        (Load(1000, 1), Load(1000, 0), True),
+        (Load(0, 0), Load(0, 0), False),
+    ],
+)
+def test_a_crossing_is_told_at_once(told: Load, now: Load, at_once: bool) -> None:
+    load = told
+    announcer = Announcer(lambda: identity_of(ME), 1, ENV, lambda: load)
+    announcer.set_offer("me", ())
+    announcer.beacon(nodes=3)
+    load = now
+    assert announcer.load_changed() is at_once
