@@ -47,6 +47,8 @@ class Admission(Generic[S]):
     queue: deque[Waiting[S]] = field(default_factory=deque)
     mean_s: float = _FIRST_GUESS_S
     """Smoothed duration of the calls that finished."""
+    measured: bool = False
+    """Whether any has finished; before that *mean_s* is a guess, on which nobody is refused."""
 
     @property
     def running(self) -> int:
@@ -105,13 +107,24 @@ class Admission(Generic[S]):
         """A call has ended; *duration_s* None: it says nothing about how long calls take."""
         slots.running -= 1
         if duration_s is not None:
-            self.mean_s += _SMOOTHING * (duration_s - self.mean_s)
+            self.mean_s += (_SMOOTHING if self.measured else 1.0) * (duration_s - self.mean_s)
+            self.measured = True
         self._grant()
+
+    def wait_s(self) -> float:
+        """How long a call that queues now is likely to wait: all slots together free one each mean / size seconds."""
+        return self.mean_s * (len(self.queue) + 1) / max(self.size, 1)
+
+    def hopeless(self, left_s: float) -> bool:
+        """Whether a call that queues now would likely still wait when its deadline, *left_s* seconds off, passes.
+
+        Only while all slots are busy, so that a mean that is too high corrects itself with the calls that run.
+        """
+        return self.measured and self.wait_s() > left_s
 
     def retry_after_ms(self) -> int:
         """When a slot is likely free for a call that is refused now."""
-        ahead = (len(self.queue) + 1) / max(self.size, 1)
-        return round(min(max(self.mean_s * ahead * 1000, RETRY_AFTER_MIN_MS), RETRY_AFTER_MAX_MS))
+        return round(min(max(self.wait_s() * 1000, RETRY_AFTER_MIN_MS), RETRY_AFTER_MAX_MS))
 
     def _take(self) -> Slots[S] | None:
         free = [slots for slots in self.slots if slots.running < slots.size]

@@ -42,7 +42,7 @@ class RegistryStatistics:
     """Calls that ended in an error of the backend or the registry."""
     cancelled: int
     refused: int
-    """Turned away because the queue was full."""
+    """Turned away because the queue was full, or longer than the call's deadline allowed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -209,9 +209,10 @@ class LocalRegistry:
     async def serve(self, card: CardId, call: ToolCall, emit: Emit) -> bytes:
         """Run one call of *card* and return its result (JSON bytes); pieces of a streamed answer go through *emit*.
 
-        Raises :class:`CallError`: not_found (no such card or tool here), invalid (args are no JSON object),
-        overloaded (slots and queue full; retryable, with a hint when), unavailable (the card went while the call
-        waited), deadline, or what the backend raised. Any other exception of a backend becomes internal, logged.
+        Raises :class:`CallError`: not_found (no such card or tool here), invalid (args are no JSON object), overloaded
+        (slots and queue full, or a wait that is likely longer than the deadline: said at once, retryable, with a hint
+        when to come back), unavailable (the card went while the call waited), deadline, or what the backend raised.
+        Any other exception of a backend becomes internal, logged.
         """
         import trio  # here, not above: the bookkeeping of this module is used where no Trio runs
 
@@ -227,24 +228,26 @@ class LocalRegistry:
         if timeout <= 0:
             raise CallError(Code.DEADLINE, "the deadline had passed before the call began; allow more time")
         with trio.move_on_after(timeout) as scope:
-            slots = await self._slot(entry)
+            slots = await self._slot(entry, timeout)
             return await self._run(entry, slots, call, emit)
         assert scope.cancelled_caught  # the body returns or raises
         raise CallError(Code.DEADLINE, f"{call.tool} did not finish within {timeout:.1f} s; allow more time")
 
-    async def _slot(self, entry: Entry) -> Slots[Source]:
+    async def _slot(self, entry: Entry, left_s: float) -> Slots[Source]:
+        """A slot, at once or after waiting; *left_s*: until the call's deadline."""
         import trio
 
         admission = entry.admission
         slots = admission.take()
         if slots is not None:
             return slots
-        if admission.full():
+        if admission.full() or admission.hopeless(left_s):
             self._refused += 1
+            why = "" if admission.full() else f", about {admission.wait_s():.1f} s of waiting with {left_s:.1f} s left"
             raise CallError(
                 Code.OVERLOADED,
                 f"{entry.card.type} {entry.card.model} is busy: {admission.running} calls run and "
-                f"{len(admission.queue)} wait; come back later or use another node",
+                f"{len(admission.queue)} wait{why}; come back later or use another node",
                 retryable=True,
                 retry_after_ms=admission.retry_after_ms(),
             )

@@ -133,6 +133,49 @@ async def test_queue_in_order_then_refusal(autojump_clock: trio.testing.MockCloc
     assert local.load() == Load(0, 0)
 
 
+async def test_a_wait_beyond_the_deadline_is_refused_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    """Calls take 4 s here; two run: the next would wait about 2 s, so it waits with 3 s left and not with 1 s."""
+    local, backend = registry(), EchoBackend()
+    local.update(backend, await backend.discover())
+
+    async def call(deadline_s: float | None) -> str:
+        deadline = None if deadline_s is None else trio.current_time() + deadline_s
+        try:
+            await local.serve(ECHO_ID, ToolCall("wait", b"{}", deadline=deadline), ignore)
+        except CallError as error:
+            seen.append(error)
+            return error.code
+        return "ok"
+
+    seen: list[CallError] = []
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(call, None)
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        assert await call(0.5) == Code.DEADLINE, "nothing has finished yet: the first guess refuses nobody"
+        assert trio.current_time() - began == pytest.approx(0.5)
+        await trio.sleep(3.5)
+        for _ in range(2):
+            backend.go.release()
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(2):
+            nursery.start_soon(call, None)
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        assert await call(1.0) == Code.OVERLOADED
+        assert trio.current_time() == began, "without waiting"
+        assert (seen[-1].retryable, seen[-1].retry_after_ms) == (True, 2000)
+        assert "about 2.0 s of waiting with 1.0 s left" in seen[-1].message
+        nursery.start_soon(call, 3.0)
+        await trio.testing.wait_all_tasks_blocked()
+        assert local.load().queue == 1
+        for _ in range(3):
+            backend.go.release()
+    assert local.statistics().refused == 1
+    assert len(seen) == 2
+
+
 async def test_cancelling_frees_the_slot_and_the_place(autojump_clock: trio.testing.MockClock) -> None:
     local, backend = registry(), EchoBackend()
     local.update(backend, await backend.discover())
