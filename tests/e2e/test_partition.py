@@ -6,23 +6,17 @@ Four hosts in network namespaces, two on each side of a cable that the test pull
 
 from __future__ import annotations
 
-import json
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.e2e.namespaces import Switch, switch
-from tests.processes import COMMAND, END_S, NodeFailed, environment, eventually
+from tests.e2e.namespaces import switch
+from tests.e2e.worlds import PORT, invitation, world
+from tests.processes import eventually
 
 pytestmark = pytest.mark.e2e
 
-PORT = 4001
 PARTED_S = 45.0
 """Until both halves have given up the connections between them: two pings without an answer."""
 HEALED_S = 45.0
@@ -30,94 +24,8 @@ HEALED_S = 45.0
 ENFORCED_S = 2.0
 
 
-@dataclass
-class Host:
-    """A node in a namespace. Its commands reach it through its control socket."""
-
-    name: str
-    namespace: str
-    address: str
-    home: Path
-    process: subprocess.Popen[bytes] | None = None
-    peer: str = ""
-
-    def command(self, *words: str) -> str:
-        done = subprocess.run(
-            ["ip", "netns", "exec", self.namespace, COMMAND, "--home", self.home, *words],
-            capture_output=True, text=True, timeout=60, check=False, env=environment(),
-        )
-        if done.returncode:
-            raise NodeFailed(f"{self.name}: `{' '.join(words[:2])}` failed: {(done.stderr or done.stdout).strip()}")
-        return done.stdout
-
-    def status(self) -> Any:
-        return json.loads(self.command("status", "--json"))
-
-    def online(self) -> set[str]:
-        """The names that this node can send work to now."""
-        return {node["name"] for node in self.status()["nodes"] if node["state"] == "online"}
-
-    def start(self) -> None:
-        with self.home.with_suffix(".log").open("ab") as log:
-            self.process = subprocess.Popen(
-                ["ip", "netns", "exec", self.namespace, COMMAND, "--home", self.home, "run", "--no-mdns", "--no-probe",
-                 "--listen", f"/ip4/{self.address}/tcp/{PORT}"],
-                stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment(),
-            )
-        self.peer = eventually(f"{self.name} runs", 20, self._running)
-
-    def _running(self) -> str | None:
-        if not (self.home / "control.sock").exists():
-            return None
-        try:
-            return str(self.status()["me"]["peer_id"])
-        except NodeFailed:
-            return None
-
-
-@dataclass
-class World:
-    """Hosts on a switch."""
-
-    network: Switch
-    folder: Path
-    hosts: list[Host] = field(default_factory=list)
-
-    def add(self, name: str, side: str, *join: str) -> Host:
-        """A running node: it founds the mesh, or joins with *join* (an invite)."""
-        host = self.prepared(name, side)
-        host.command(*(("join", *join) if join else ("init",)), "--name", name)
-        host.start()
-        return host
-
-    def prepared(self, name: str, side: str) -> Host:
-        namespace, address = self.network.host(side)
-        host = Host(name, namespace, address, self.folder / name)
-        self.hosts.append(host)
-        return host
-
-
-@contextmanager
-def world(folder: Path) -> Iterator[World]:
-    with switch() as network:
-        made = World(network, folder)
-        try:
-            yield made
-        finally:
-            for host in made.hosts:
-                if host.process is not None:
-                    host.process.terminate()
-            for host in made.hosts:
-                if host.process is not None:
-                    host.process.wait(timeout=END_S)
-
-
-def invitation(host: Host, uses: int = 1) -> str:
-    return str(json.loads(host.command("invite", "--uses", str(uses), "--json"))["invite"])
-
-
 def test_what_one_half_said_is_in_force_in_the_other_when_they_meet(tmp_path: Path) -> None:
-    with world(tmp_path) as here:
+    with switch() as network, world(network, tmp_path) as here:
         a = here.add("A", "left")
         text = invitation(a, uses=3)
         b, issuer, m = here.add("B", "left", text), here.add("I", "right", text), here.add("M", "right", text)
@@ -128,7 +36,7 @@ def test_what_one_half_said_is_in_force_in_the_other_when_they_meet(tmp_path: Pa
             issuer.peer in h.command("issuer", "list", "--json") for h in here.hosts) or None)
         single = invitation(a)
 
-        here.network.part()
+        network.part()
         began = time.perf_counter()
         eventually("the halves have given each other up", PARTED_S, lambda: (
             a.online() == b.online() == {"A", "B"} and issuer.online() == m.online() == {"I", "M"}) or None)
@@ -144,7 +52,7 @@ def test_what_one_half_said_is_in_force_in_the_other_when_they_meet(tmp_path: Pa
         eventually("R is let in on the right", 20, lambda: "R" in issuer.online() or None)
         assert "M" in issuer.online()
 
-        here.network.heal()
+        network.heal()
         healed = time.perf_counter()
 
         def met() -> bool | None:
