@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 
 from atmosphere.capabilities.card import Card, CardError
 from atmosphere.capabilities.offer import Offer
@@ -20,13 +21,14 @@ from atmosphere.capabilities.vector import CardVector
 from atmosphere.env import Env
 from atmosphere.identity import IdentityError, Membership, Reason
 from atmosphere.identity.chain import CLOCK_SKEW_S
+from atmosphere.mesh.inventory import presence_of
 from atmosphere.mesh.library import Library
 from atmosphere.mesh.members import Members
-from atmosphere.mesh.table import GradientTable, State
+from atmosphere.mesh.table import GradientTable, State, patience
 from atmosphere.mesh.wanted import Wanted
 from protocols.beacons import MAX_BEACON_BYTES, Beacon, BeaconError, Leave
 from protocols.records import EnvelopeError, domains, open_envelope
-from protocols.sync.messages import Key, Kind, Known, Record
+from protocols.sync.messages import Key, Kind, Known, Presence, Record
 from transports.peer_id import PeerId
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ logger = logging.getLogger(__name__)
 MAX_WAITING = 1000
 """Beacons kept while their author's membership is being fetched."""
 MAX_OFFER_ENVELOPE = 257 * 1024
+PROOF_PERIODS = 2
+"""Of its author: a beacon out of somebody's library that is older has been followed by others, if the author lives."""
 
 
 class Taken(Enum):
@@ -53,6 +57,9 @@ class Hooks:
     vector: Callable[[CardVector], None]
     own_order: Callable[[tuple[int, int]], None]
     """Somebody has a beacon of this node itself, in this order: a restored backup must jump above it."""
+    contested: Callable[[PeerId, tuple[int, int]], None] = lambda peer, order: None
+    """A neighbour holds a node alive that this node holds offline, or this node itself offline, and both know its
+    beacon in this order: only a later one of it can settle that."""
 
 
 class Intake:
@@ -65,16 +72,21 @@ class Intake:
         self._env = env
         self._hooks = hooks
         self.wanted = Wanted()
-        self._waiting: OrderedDict[PeerId, bytes] = OrderedDict()
+        self._waiting: OrderedDict[PeerId, tuple[bytes, Presence | None]] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<Intake {self.wanted!r}, {len(self._waiting)} beacons waiting>"
 
-    def take(self, key: Key, record: Record, source: PeerId | None) -> Taken:
-        """A record that came in answer to a request for *key*."""
+    def take(
+        self, key: Key, record: Record, source: PeerId | None, believed: Mapping[bytes, Presence] = MappingProxyType({})
+    ) -> Taken:
+        """A record that came in answer to a request for *key*. *believed*: what *source* thinks of beacons' authors, by
+        their keys; where it says nothing a beacon proves no life."""
         self.wanted.drop(key)
         if record.kind is Kind.BEACON:
-            return self.beacon(record.body, None, source)
+            return self.beacon(
+                record.body, None, source, lambda author: believed.get(author.public_key, Presence.OFFLINE)
+            )
         if record.kind is Kind.LEAVE:
             return self.leave(record.body, None)
         if record.digest != key.key and record.kind is not Kind.VECTOR:
@@ -89,8 +101,15 @@ class Intake:
             return self.vector(key, record.body)
         return Taken.OLD
 
-    def beacon(self, body: bytes, author: PeerId | None, source: PeerId | None) -> Taken:
-        """An envelope with a beacon. *author*: who must have signed it (the gossip message's author), None: anybody."""
+    def beacon(
+        self,
+        body: bytes,
+        author: PeerId | None,
+        source: PeerId | None,
+        believed: Callable[[PeerId], Presence | None] = lambda author: None,
+    ) -> Taken:
+        """An envelope with a beacon. *author*: who must have signed it (the gossip message's author), None: anybody.
+        *believed*: what *source*, in whose library it was, thinks of its author; None: the author has just said it."""
         opened = self._open(body, domains.BEACON, MAX_BEACON_BYTES, author)
         if opened is None:
             return Taken.BAD
@@ -113,11 +132,11 @@ class Intake:
             logger.debug("beacon of %s: %s", signer, error)
             return Taken.BAD if error.reason is Reason.REVOKED else Taken.OLD
         if membership is None:
-            self._wait(signer, body, beacon, source)
+            self._wait(signer, body, beacon, source, believed(signer))
             return Taken.WAITING
         if membership.peer != signer:
             return _bad(f"beacon of {signer}: it names the membership of another")
-        return self._observe(signer, body, beacon, membership, source)
+        return self._observe(signer, body, beacon, membership, source, believed(signer))
 
     def _open(self, body: bytes, domain: bytes, limit: int, author: PeerId | None) -> tuple[bytes, PeerId] | None:
         try:
@@ -141,19 +160,27 @@ class Intake:
         age = self._env.now() - beacon.issued_at_ms / 1000
         return -CLOCK_SKEW_S <= age <= CLOCK_SKEW_S + 3 * beacon.period_ms / 1000
 
-    def _wait(self, signer: PeerId, body: bytes, beacon: Beacon, source: PeerId | None) -> None:
-        self._waiting[signer] = body
+    def _wait(
+        self, signer: PeerId, body: bytes, beacon: Beacon, source: PeerId | None, presence: Presence | None
+    ) -> None:
+        self._waiting[signer] = body, presence
         if len(self._waiting) > MAX_WAITING:
             self._waiting.popitem(last=False)
         self.wanted.add(Key(Kind.MEMBERSHIP, beacon.membership), source, self._env.monotonic())
 
     def _observe(
-        self, signer: PeerId, body: bytes, beacon: Beacon, membership: Membership, source: PeerId | None
+        self, signer: PeerId, body: bytes, beacon: Beacon, membership: Membership, source: PeerId | None,
+        presence: Presence | None,
     ) -> Taken:
         now = self._env.monotonic()
-        age = min(max(0.0, self._env.now() - beacon.issued_at_ms / 1000), CLOCK_SKEW_S)
-        # A beacon that came by gossip is heard now; one out of somebody's library is as old as it says.
-        if not self._table.observe(signer, beacon, membership, now - age):
+        age = max(0.0, self._env.now() - beacon.issued_at_ms / 1000)
+        if presence is None:
+            proof, seen = True, now - min(age, CLOCK_SKEW_S)  # clocks differ
+        else:
+            proof, seen = presence is Presence.ALIVE and age <= PROOF_PERIODS * beacon.period_ms / 1000, now - age
+        if not proof and age > patience(beacon) and signer not in self._table.nodes:
+            return Taken.OLD  # already forgotten here
+        if not self._table.observe(signer, beacon, membership, seen, proof=proof):
             return Taken.OLD
         self._members.renewed(membership)
         self._library.put(Key(Kind.BEACON, signer.public_key), body)
@@ -191,9 +218,10 @@ class Intake:
             membership = self._members.learn(chain)
         except IdentityError as error:
             return _bad(f"a membership was refused: {error}")
-        body = self._waiting.pop(membership.peer, None)
-        if body is not None:
-            self.beacon(body, membership.peer, source)
+        waiting = self._waiting.pop(membership.peer, None)
+        if waiting is not None:
+            body, presence = waiting
+            self.beacon(body, membership.peer, source, lambda author: presence)
         return Taken.NEW
 
     def offer(self, body: bytes, source: PeerId | None) -> Taken:
@@ -251,20 +279,35 @@ class Intake:
         self._hooks.vector(vector)
         return Taken.NEW
 
-    def newer(self, known: Iterator[Known]) -> list[Key]:
-        """The beacons that somebody has and that are later than ours."""
+    def newer(self, known: Iterable[Known]) -> list[Key]:
+        """What to fetch of what a neighbour has: beacons that are later than ours, and goodbyes."""
         keys = []
         for item in known:
             try:
                 author = PeerId.from_public_key(item.author)
             except ValueError:
                 continue
-            node = self._table.nodes.get(author)
-            if author == self._table.me:
-                self._hooks.own_order((item.epoch, item.sequence))
-            elif node is None or node.beacon is None or node.beacon.order < (item.epoch, item.sequence):
-                keys.append(Key(Kind.BEACON, item.author))
+            kind = self._missing(author, item)
+            if kind is not None:
+                keys.append(Key(kind, item.author))
         return keys
+
+    def _missing(self, author: PeerId, item: Known) -> Kind | None:
+        node = self._table.nodes.get(author)
+        if author == self._table.me:
+            self._hooks.own_order(item.order)
+        if node is None or node.beacon is None:
+            return None if author == self._table.me or item.presence is Presence.LEFT else Kind.BEACON
+        mine, theirs = presence_of(node), item.presence
+        if node.beacon.order == item.order and (
+            (mine, theirs) == (Presence.OFFLINE, Presence.ALIVE) or (author == self._table.me and theirs is not mine)
+        ):
+            self._hooks.contested(author, item.order)
+        if author == self._table.me or node.beacon.order > item.order:
+            return None
+        if theirs is Presence.LEFT:
+            return Kind.LEAVE if mine is not Presence.LEFT else None
+        return Kind.BEACON if node.beacon.order < item.order else None
 
 
 def _bad(reason: str) -> Taken:

@@ -25,6 +25,11 @@ MIN_PRUNE_S = 300.0
 PRUNE_PERIODS = 3
 
 
+def patience(beacon: Beacon | None) -> float:
+    """Seconds of silence after which a node with that last beacon is forgotten."""
+    return max(MIN_PRUNE_S, PRUNE_PERIODS * beacon.period_ms / 1000 if beacon is not None else 0.0)
+
+
 class State(StrEnum):
     """What is believed of a node."""
 
@@ -133,20 +138,30 @@ class GradientTable:
             self._changed(peer, "known")
         return found
 
-    def observe(self, peer: PeerId, beacon: Beacon, membership: Membership, seen: float) -> bool:
-        """Take in a verified beacon, *seen* then. False: it is not newer than what is known.
+    def observe(
+        self, peer: PeerId, beacon: Beacon, membership: Membership, seen: float, *, proof: bool = True
+    ) -> bool:
+        """Take in a verified beacon, made or heard at *seen*. False: it is not newer than what is known.
 
-        A newer beacon is a proof of life: it clears suspicion, absence and leave.
+        *proof*: it shows that the node lives, which clears suspicion, absence and leave. Without it the node stays
+        what it was believed to be, and one that was not known (or had left) is offline.
         """
+        new = peer not in self.nodes
         node = self.node(peer, seen)
-        if node.beacon is not None and beacon.order <= node.beacon.order:
+        before = node.beacon
+        if before is not None and beacon.order <= before.order:
             return False
-        if node.beacon is not None and beacon.offer != node.beacon.offer:
-            self._changed(peer, "offer changed")
         node.beacon = beacon
         node.membership = membership
         node.load_permille, node.queue = beacon.load_permille, beacon.queue
-        self.alive(peer, seen)
+        if before is None or (before.membership, before.offer) != (beacon.membership, beacon.offer):
+            self._changed(peer, "said something new of itself")
+        if proof:
+            self.alive(peer, seen)
+        else:
+            node.last_seen = max(node.last_seen, seen)
+            if new or node.state is State.LEFT:
+                self.gone(peer, "it was offline when this node heard of it")
         return True
 
     def load(self, peer: PeerId, permille: int, queue: int, now: float) -> None:
@@ -213,7 +228,7 @@ class GradientTable:
         silent = [
             node.peer
             for node in self.nodes.values()
-            if node.peer != self.me and now - node.last_seen > self.patience(node)
+            if node.peer != self.me and now - node.last_seen > patience(node.beacon)
         ]
         for peer in silent:
             self.forget(peer)
@@ -222,12 +237,6 @@ class GradientTable:
             del self.cards[card_id]
             self._changed(self.me, "card dropped")
         return silent
-
-    @staticmethod
-    def patience(node: Node) -> float:
-        """Seconds of silence after which *node* is forgotten."""
-        period = node.beacon.period_ms / 1000 if node.beacon else 0.0
-        return max(MIN_PRUNE_S, PRUNE_PERIODS * period)
 
     def routes(self) -> Iterator[Route]:
         """Every (node, card) pair that work may be sent to now."""

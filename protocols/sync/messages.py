@@ -10,6 +10,8 @@ from typing import Protocol
 
 from protocols.records import records_pb2
 from protocols.sync import sync_pb2 as pb
+from protocols.sync.summary import DigestError, check
+from transports.peer_id import PeerId
 
 PROTOCOL = "/atmosphere/sync/1"
 VERSION = 1
@@ -55,6 +57,14 @@ TRUST_KINDS = frozenset({Kind.REVOCATION, Kind.REDEMPTION, Kind.ISSUER})
 """Grow-only statements about who may act: asked for first, kept on disk, spread on the topic of revocations."""
 
 
+class Presence(IntEnum):
+    """What somebody believes of a node; the numbers are those of sync.proto."""
+
+    ALIVE = 0
+    OFFLINE = 1
+    LEFT = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Hello:
     """How a node introduces itself."""
@@ -64,6 +74,7 @@ class Hello:
     trust: bytes
     agent: str
     now_ms: int
+    nodes: bytes = b""
 
     def to_proto(self) -> pb.Hello:
         return pb.Hello(
@@ -73,16 +84,58 @@ class Hello:
             trust=self.trust,
             agent=self.agent[:64],
             now_ms=self.now_ms,
+            nodes=self.nodes,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Somebody has a beacon of *author* (a public key) in this order."""
+    """Somebody has a beacon of *author* (a public key) in this order, and believes that of it."""
 
     author: bytes
     epoch: int
     sequence: int
+    presence: Presence = Presence.ALIVE
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return (self.epoch, self.sequence)
+
+    def to_proto(self) -> pb.Known:
+        presence = pb.Presence.ValueType(int(self.presence))
+        return pb.Known(author=self.author, epoch=self.epoch, sequence=self.sequence, presence=presence)
+
+    @classmethod
+    def from_proto(cls, message: pb.Known) -> Known:
+        known = message.presence in _PRESENCES  # what a later release believes proves no life here
+        presence = Presence(message.presence) if known else Presence.OFFLINE
+        return cls(message.author, message.epoch, message.sequence, presence)
+
+
+_PRESENCES = frozenset(int(presence) for presence in Presence)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What do you know otherwise than I do? The digests are those of a Summary; empty: tell me all."""
+
+    nodes: bytes = b""
+    trust: bytes = b""
+    answering: bool = False
+    """This follows a question of the other side, which need not ask in return."""
+
+    def to_proto(self) -> pb.Ask:
+        return pb.Ask(nodes=self.nodes, trust=self.trust, answering=self.answering)
+
+    @classmethod
+    def from_proto(cls, message: pb.Ask) -> Ask:
+        """Check and read. Raises SyncError."""
+        try:
+            check(message.nodes)
+            check(message.trust)
+        except DigestError as error:
+            raise SyncError(str(error)) from None
+        return cls(message.nodes, message.trust, message.answering)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +166,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What a node knows, without the contents."""
+    """What a node knows, without the contents: all of it, or what is in buckets that differ."""
 
     trust: Sequence[Key]
     known: Sequence[Known]
@@ -122,7 +175,8 @@ class Overview:
 class Source(Protocol):
     """What the serving side gives out."""
 
-    def overview(self) -> Overview: ...
+    def overview(self, peer: PeerId, ask: Ask) -> Overview:
+        """What *peer* does not know by the digests of its question."""
 
     def records(self, keys: Sequence[Key]) -> Iterable[Record]:
         """The records of *keys* that are known, in that order."""

@@ -28,6 +28,7 @@ from protocols.sync.messages import (
     RECORDS_FRAME_BYTES,
     REQUEST_TIMEOUT,
     VERSION,
+    Ask,
     Hello,
     Key,
     Kind,
@@ -58,18 +59,18 @@ class Session:
         """Who is at the other end."""
         return self._channel.stream.peer
 
-    async def overview(self) -> Overview:
-        """What the other side knows. Raises SyncError."""
+    async def overview(self, ask: Ask | None = None) -> Overview:
+        """What the other side knows otherwise than *ask* says; None: all that it knows. Raises SyncError."""
         trust: list[Key] = []
         known: list[Known] = []
         size = 0
         with _deadline(REQUEST_TIMEOUT):
-            await self._channel.send(pb.Frame(ask=pb.Ask()))
+            await self._channel.send(pb.Frame(ask=(ask or Ask()).to_proto()))
             while True:
                 part = (await self._channel.receive("overview")).overview
                 size += part.ByteSize()
                 trust.extend(Key(Kind(item.kind), item.key) for item in part.trust if item.kind in _KINDS)
-                known.extend(Known(item.author, item.epoch, item.sequence) for item in part.known)
+                known.extend(Known.from_proto(item) for item in part.known)
                 if len(known) + len(trust) > MAX_OVERVIEW_ENTRIES or size > MAX_OVERVIEW_BYTES:
                     raise SyncError(
                         f"an overview of more than {MAX_OVERVIEW_ENTRIES} entries or {MAX_OVERVIEW_BYTES} bytes"
@@ -154,7 +155,7 @@ async def serve_session(
             return
         with _deadline(REQUEST_TIMEOUT):
             if request.HasField("ask"):
-                await _send_overview(channel, source.overview())
+                await _send_overview(channel, source.overview(stream.peer, Ask.from_proto(request.ask)))
             else:
                 await _send_records(channel, source, request.want)
 
@@ -164,8 +165,7 @@ async def _send_overview(channel: _Channel, overview: Overview) -> None:
         keys = [key.to_proto() for key in overview.trust[start : start + OVERVIEW_ENTRIES]]
         await channel.send(pb.Frame(overview=pb.Overview(trust=keys)))
     for start in range(0, len(overview.known), OVERVIEW_ENTRIES):
-        entries = overview.known[start : start + OVERVIEW_ENTRIES]
-        known = [pb.Known(author=e.author, epoch=e.epoch, sequence=e.sequence) for e in entries]
+        known = [entry.to_proto() for entry in overview.known[start : start + OVERVIEW_ENTRIES]]
         await channel.send(pb.Frame(overview=pb.Overview(known=known)))
     await channel.send(pb.Frame(overview=pb.Overview(last=True)))
 
@@ -192,7 +192,7 @@ _KINDS = frozenset(int(kind) for kind in Kind)
 def _hello(message: pb.Hello) -> Hello:
     if message.version != VERSION:
         raise Refused("version", f"sync version {message.version} is not spoken here, only {VERSION}: update one side")
-    return Hello(message.mesh, message.membership, message.trust, message.agent[:64], message.now_ms)
+    return Hello(message.mesh, message.membership, message.trust, message.agent[:64], message.now_ms, message.nodes)
 
 
 class _Channel:

@@ -25,31 +25,33 @@ _sym_db = _symbol_database.Default()
 from protocols.records import records_pb2 as protocols_dot_records_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19protocols/sync/sync.proto\x12\x12\x61tmosphere.sync.v1\x1a\x1fprotocols/records/records.proto\"\xcb\x02\n\x05\x46rame\x12*\n\x05hello\x18\x01 \x01(\x0b\x32\x19.atmosphere.sync.v1.HelloH\x00\x12.\n\x07refusal\x18\x02 \x01(\x0b\x32\x1b.atmosphere.sync.v1.RefusalH\x00\x12*\n\x05ready\x18\x03 \x01(\x0b\x32\x19.atmosphere.sync.v1.ReadyH\x00\x12&\n\x03\x61sk\x18\x04 \x01(\x0b\x32\x17.atmosphere.sync.v1.AskH\x00\x12\x30\n\x08overview\x18\x05 \x01(\x0b\x32\x1c.atmosphere.sync.v1.OverviewH\x00\x12(\n\x04want\x18\x06 \x01(\x0b\x32\x18.atmosphere.sync.v1.WantH\x00\x12.\n\x07records\x18\x07 \x01(\x0b\x32\x1b.atmosphere.sync.v1.RecordsH\x00\x42\x06\n\x04\x62ody\"h\n\x05Hello\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0c\n\x04mesh\x18\x02 \x01(\x0c\x12\x12\n\nmembership\x18\x03 \x01(\x0c\x12\r\n\x05trust\x18\x04 \x01(\x0c\x12\r\n\x05\x61gent\x18\x05 \x01(\t\x12\x0e\n\x06now_ms\x18\x06 \x01(\x04\"(\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x07\n\x05Ready\"\x05\n\x03\x41sk\"j\n\x08Overview\x12&\n\x05trust\x18\x01 \x03(\x0b\x32\x17.atmosphere.sync.v1.Key\x12(\n\x05known\x18\x02 \x03(\x0b\x32\x19.atmosphere.sync.v1.Known\x12\x0c\n\x04last\x18\x03 \x01(\x08\"8\n\x05Known\x12\x0e\n\x06\x61uthor\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"-\n\x04Want\x12%\n\x04keys\x18\x01 \x03(\x0b\x32\x17.atmosphere.sync.v1.Key\"=\n\x03Key\x12)\n\x04kind\x18\x01 \x01(\x0e\x32\x1b.atmosphere.records.v1.Kind\x12\x0b\n\x03key\x18\x02 \x01(\x0c\"G\n\x07Records\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.atmosphere.records.v1.Record\x12\x0c\n\x04last\x18\x02 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19protocols/sync/sync.proto\x12\x12\x61tmosphere.sync.v1\x1a\x1fprotocols/records/records.proto\"\xcb\x02\n\x05\x46rame\x12*\n\x05hello\x18\x01 \x01(\x0b\x32\x19.atmosphere.sync.v1.HelloH\x00\x12.\n\x07refusal\x18\x02 \x01(\x0b\x32\x1b.atmosphere.sync.v1.RefusalH\x00\x12*\n\x05ready\x18\x03 \x01(\x0b\x32\x19.atmosphere.sync.v1.ReadyH\x00\x12&\n\x03\x61sk\x18\x04 \x01(\x0b\x32\x17.atmosphere.sync.v1.AskH\x00\x12\x30\n\x08overview\x18\x05 \x01(\x0b\x32\x1c.atmosphere.sync.v1.OverviewH\x00\x12(\n\x04want\x18\x06 \x01(\x0b\x32\x18.atmosphere.sync.v1.WantH\x00\x12.\n\x07records\x18\x07 \x01(\x0b\x32\x1b.atmosphere.sync.v1.RecordsH\x00\x42\x06\n\x04\x62ody\"w\n\x05Hello\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0c\n\x04mesh\x18\x02 \x01(\x0c\x12\x12\n\nmembership\x18\x03 \x01(\x0c\x12\r\n\x05trust\x18\x04 \x01(\x0c\x12\r\n\x05\x61gent\x18\x05 \x01(\t\x12\x0e\n\x06now_ms\x18\x06 \x01(\x04\x12\r\n\x05nodes\x18\x07 \x01(\x0c\"(\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x07\n\x05Ready\"6\n\x03\x41sk\x12\r\n\x05nodes\x18\x01 \x01(\x0c\x12\r\n\x05trust\x18\x02 \x01(\x0c\x12\x11\n\tanswering\x18\x03 \x01(\x08\"j\n\x08Overview\x12&\n\x05trust\x18\x01 \x03(\x0b\x32\x17.atmosphere.sync.v1.Key\x12(\n\x05known\x18\x02 \x03(\x0b\x32\x19.atmosphere.sync.v1.Known\x12\x0c\n\x04last\x18\x03 \x01(\x08\"h\n\x05Known\x12\x0e\n\x06\x61uthor\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12.\n\x08presence\x18\x04 \x01(\x0e\x32\x1c.atmosphere.sync.v1.Presence\"-\n\x04Want\x12%\n\x04keys\x18\x01 \x03(\x0b\x32\x17.atmosphere.sync.v1.Key\"=\n\x03Key\x12)\n\x04kind\x18\x01 \x01(\x0e\x32\x1b.atmosphere.records.v1.Kind\x12\x0b\n\x03key\x18\x02 \x01(\x0c\"G\n\x07Records\x12.\n\x07records\x18\x01 \x03(\x0b\x32\x1d.atmosphere.records.v1.Record\x12\x0c\n\x04last\x18\x02 \x01(\x08*G\n\x08Presence\x12\x12\n\x0ePRESENCE_ALIVE\x10\x00\x12\x14\n\x10PRESENCE_OFFLINE\x10\x01\x12\x11\n\rPRESENCE_LEFT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protocols.sync.sync_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_PRESENCE']._serialized_start=1041
+  _globals['_PRESENCE']._serialized_end=1112
   _globals['_FRAME']._serialized_start=83
   _globals['_FRAME']._serialized_end=414
   _globals['_HELLO']._serialized_start=416
-  _globals['_HELLO']._serialized_end=520
-  _globals['_REFUSAL']._serialized_start=522
-  _globals['_REFUSAL']._serialized_end=562
-  _globals['_READY']._serialized_start=564
-  _globals['_READY']._serialized_end=571
-  _globals['_ASK']._serialized_start=573
-  _globals['_ASK']._serialized_end=578
-  _globals['_OVERVIEW']._serialized_start=580
-  _globals['_OVERVIEW']._serialized_end=686
-  _globals['_KNOWN']._serialized_start=688
-  _globals['_KNOWN']._serialized_end=744
-  _globals['_WANT']._serialized_start=746
-  _globals['_WANT']._serialized_end=791
-  _globals['_KEY']._serialized_start=793
-  _globals['_KEY']._serialized_end=854
-  _globals['_RECORDS']._serialized_start=856
-  _globals['_RECORDS']._serialized_end=927
+  _globals['_HELLO']._serialized_end=535
+  _globals['_REFUSAL']._serialized_start=537
+  _globals['_REFUSAL']._serialized_end=577
+  _globals['_READY']._serialized_start=579
+  _globals['_READY']._serialized_end=586
+  _globals['_ASK']._serialized_start=588
+  _globals['_ASK']._serialized_end=642
+  _globals['_OVERVIEW']._serialized_start=644
+  _globals['_OVERVIEW']._serialized_end=750
+  _globals['_KNOWN']._serialized_start=752
+  _globals['_KNOWN']._serialized_end=856
+  _globals['_WANT']._serialized_start=858
+  _globals['_WANT']._serialized_end=903
+  _globals['_KEY']._serialized_start=905
+  _globals['_KEY']._serialized_end=966
+  _globals['_RECORDS']._serialized_start=968
+  _globals['_RECORDS']._serialized_end=1039
 # @@protoc_insertion_point(module_scope)

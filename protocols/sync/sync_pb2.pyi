@@ -17,6 +17,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from protocols.records import records_pb2 as _records_pb2
 import builtins as _builtins
 import sys
@@ -28,6 +29,27 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Presence:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PresenceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Presence.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRESENCE_ALIVE: _Presence.ValueType  # 0
+    PRESENCE_OFFLINE: _Presence.ValueType  # 1
+    """its beacon is told on and proves no life"""
+    PRESENCE_LEFT: _Presence.ValueType  # 2
+    """it said goodbye: ask for that"""
+
+class Presence(_Presence, metaclass=_PresenceEnumTypeWrapper): ...
+
+PRESENCE_ALIVE: Presence.ValueType  # 0
+PRESENCE_OFFLINE: Presence.ValueType  # 1
+"""its beacon is told on and proves no life"""
+PRESENCE_LEFT: Presence.ValueType  # 2
+"""it said goodbye: ask for that"""
+Global___Presence: _TypeAlias = Presence  # noqa: Y015
 
 @_typing.final
 class Frame(_message.Message):
@@ -85,6 +107,7 @@ class Hello(_message.Message):
     TRUST_FIELD_NUMBER: _builtins.int
     AGENT_FIELD_NUMBER: _builtins.int
     NOW_MS_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """1"""
     mesh: _builtins.bytes
@@ -97,6 +120,8 @@ class Hello(_message.Message):
     """for people: "atmosphere-p2p/0.1.0" """
     now_ms: _builtins.int
     """its wall clock: a wrong one is told so"""
+    nodes: _builtins.bytes
+    """digest of the nodes it knows, 8 bytes: equal tables, equal digests, nothing to ask"""
     def __init__(
         self,
         *,
@@ -106,10 +131,11 @@ class Hello(_message.Message):
         trust: _builtins.bytes = ...,
         agent: _builtins.str = ...,
         now_ms: _builtins.int = ...,
+        nodes: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "membership", b"membership", "mesh", b"mesh", "now_ms", b"now_ms", "trust", b"trust", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "membership", b"membership", "mesh", b"mesh", "nodes", b"nodes", "now_ms", b"now_ms", "trust", b"trust", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -154,14 +180,29 @@ Global___Ready: _TypeAlias = Ready  # noqa: Y015
 
 @_typing.final
 class Ask(_message.Message):
+    """What do you know otherwise than I do? Digests of 8 bytes, one for each of a power of two of buckets (by the first
+    bits of the key), at most 4096; none: everything is asked for. What a digest covers: SPEC.md, section 6.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    NODES_FIELD_NUMBER: _builtins.int
+    TRUST_FIELD_NUMBER: _builtins.int
+    ANSWERING_FIELD_NUMBER: _builtins.int
+    nodes: _builtins.bytes
+    trust: _builtins.bytes
+    answering: _builtins.bool
+    """this follows a question of the other side: it need not ask in return"""
     def __init__(
         self,
+        *,
+        nodes: _builtins.bytes = ...,
+        trust: _builtins.bytes = ...,
+        answering: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answering", b"answering", "nodes", b"nodes", "trust", b"trust"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -180,7 +221,9 @@ class Overview(_message.Message):
         """revocations, redemptions, issuers, by digest; in the first frames, before any beacon"""
 
     @_builtins.property
-    def known(self) -> _containers.RepeatedCompositeFieldContainer[Global___Known]: ...
+    def known(self) -> _containers.RepeatedCompositeFieldContainer[Global___Known]:
+        """both: only of buckets that differ"""
+
     def __init__(
         self,
         *,
@@ -203,20 +246,24 @@ class Known(_message.Message):
     AUTHOR_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    PRESENCE_FIELD_NUMBER: _builtins.int
     author: _builtins.bytes
     """public key"""
     epoch: _builtins.int
     sequence: _builtins.int
+    presence: Global___Presence.ValueType
+    """what the teller believes"""
     def __init__(
         self,
         *,
         author: _builtins.bytes = ...,
         epoch: _builtins.int = ...,
         sequence: _builtins.int = ...,
+        presence: Global___Presence.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "epoch", b"epoch", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "epoch", b"epoch", "presence", b"presence", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,6 +13,7 @@ with instrumented():
     from protocols.sync import sync_pb2 as pb
     from protocols.sync.messages import Hello, Key, Kind, Known, Overview, Record, Refused, SyncError
     from protocols.sync.session import open_session, serve_session
+    from protocols.sync.summary import Summary
     from tests.hostile.house import conversation
     from tests.identity.keys import MESH, NOW, member, peer
     from transports.stream import memory_stream_pair
@@ -24,8 +25,10 @@ KEYS = [Key(Kind.CARD, bytes(32)), Key(Kind.BEACON, bytes(32))]
 class Shelf:
     """A node that knows one of everything."""
 
-    def overview(self) -> Overview:
-        return Overview([], [Known(bytes(32), 1, 1)])
+    def overview(self, who, ask):  # type: ignore[no-untyped-def]
+        known = [Known(bytes(32), 1, 1)]
+        differs = Summary((item.author, b"") for item in known).differing(ask.nodes)
+        return Overview([], [item for item in known if differs(item.author)])
 
     def records(self, keys):  # type: ignore[no-untyped-def]
         return [Record(key.kind, b"body") for key in keys]
@@ -66,7 +69,7 @@ def seeds() -> list[bytes]:
     hello = pb.Frame(hello=HELLO.to_proto())
     want = pb.Frame(want=pb.Want(keys=[key.to_proto() for key in KEYS]))
     record = records_pb2.Record(kind=records_pb2.KIND_CARD, body=b"x")
-    opener = [hello, pb.Frame(ready=pb.Ready()), pb.Frame(ask=pb.Ask()), want]
+    opener = [hello, pb.Frame(ready=pb.Ready()), pb.Frame(ask=pb.Ask(nodes=bytes(32), trust=bytes(8))), want]
     answer = [
         hello, pb.Frame(overview=pb.Overview(known=[pb.Known(author=bytes(32), epoch=1, sequence=1)])),
         pb.Frame(overview=pb.Overview(last=True)), pb.Frame(records=pb.Records(records=[record], last=True)),

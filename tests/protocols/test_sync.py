@@ -14,6 +14,7 @@ from protocols.sync.messages import (
     MAX_HELLO_BYTES,
     MAX_KEYS,
     RECORDS_FRAME_BYTES,
+    Ask,
     Hello,
     Key,
     Kind,
@@ -38,8 +39,10 @@ class Shelf:
     def __init__(self, records: dict[Key, bytes] | None = None, known: list[Known] | None = None) -> None:
         self.shelf = records or {}
         self.known = known or []
+        self.asked: list[tuple[PeerId, Ask]] = []
 
-    def overview(self) -> Overview:
+    def overview(self, peer: PeerId, ask: Ask) -> Overview:
+        self.asked.append((peer, ask))
         return Overview([Key(Kind.REVOCATION, DIGEST)], self.known)
 
     def records(self, keys):  # type: ignore[no-untyped-def]
