@@ -1,5 +1,6 @@
 """``/atmosphere/1/<mesh>/beacons`` and ``/health``: the small gossip messages, their limits and their order."""
 
+from protocols.beacons.health import open_suspicion
 from protocols.beacons.messages import (
     MAX_BEACON_BYTES,
     MAX_HEALTH_BYTES,
@@ -25,5 +26,6 @@ __all__ = [
     "Suspicion",
     "beacons_topic",
     "health_topic",
+    "open_suspicion",
     "revocations_topic",
 ]

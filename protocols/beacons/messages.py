@@ -23,6 +23,8 @@ KEY_BYTES = 32
 MAX_PERIOD_MS = 3_600_000
 MIN_PERIOD_MS = 1_000
 """A node that states a shorter period than this would be a flood."""
+MAX_SKEW_MS = 300_000
+"""How far the clocks of two nodes may be apart."""
 MAX_COUNTER = 2**53
 """Epochs and sequences above this are nonsense that would make the author mute for ever."""
 
@@ -152,6 +154,10 @@ class Suspicion:
     @property
     def order(self) -> tuple[int, int]:
         return (self.epoch, self.sequence)
+
+    def timely(self, now_ms: int) -> bool:
+        """Whether it was made now, as far as clocks agree. One that was not is passed over: it is nobody's fault."""
+        return abs(now_ms - self.issued_at_ms) <= MAX_SKEW_MS
 
     def encode(self) -> bytes:
         """The payload to be signed. Raises BeaconError for a value outside the limits."""

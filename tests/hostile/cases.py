@@ -6,7 +6,7 @@ A case is (door, name, expected code, words that the reason must contain, the at
 
 from __future__ import annotations
 
-from tests.hostile import cases_join, cases_records, cases_statements, cases_streams
+from tests.hostile import cases_failure, cases_join, cases_records, cases_statements, cases_streams
 from tests.hostile.attack import CASES, Case
 
-__all__ = ["CASES", "Case", "cases_join", "cases_records", "cases_statements", "cases_streams"]
+__all__ = ["CASES", "Case", "cases_failure", "cases_join", "cases_records", "cases_statements", "cases_streams"]

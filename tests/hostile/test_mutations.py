@@ -18,10 +18,11 @@ from atmosphere.identity.invite import open_invite
 from atmosphere.identity.issuers import IssuerDirectory
 from atmosphere.identity.redemption import open_redemption
 from atmosphere.mesh.intake import MAX_OFFER_ENVELOPE, Taken
-from protocols.beacons import MAX_BEACON_BYTES, Beacon, Leave
+from protocols.beacons import MAX_BEACON_BYTES, Beacon, BeaconError, Leave, open_suspicion
 from protocols.beacons.messages import MAX_COUNTER
 from protocols.records import domains, open_envelope
 from tests.capabilities.strategies import offers
+from tests.hostile.cases_failure import NEWS
 from tests.hostile.cases_statements import STRIKE, USED
 from tests.hostile.house import ALICES_OFFER, INVITE, OFFLINE, SECOND, House, beacon_by, leave_by, signed
 from tests.identity.keys import MESH, NOW, key, member, peer
@@ -30,11 +31,11 @@ Door = Callable[[House, bytes], bool]
 """Whether the bytes were let in."""
 
 
-def raises(door: Callable[[House, bytes], object]) -> Door:
+def raises(door: Callable[[House, bytes], object], refusal: type[Exception] = IdentityError) -> Door:
     def let_in(house: House, data: bytes) -> bool:
         try:
             door(house, data)
-        except IdentityError:
+        except refusal:
             return False
         return True
 
@@ -44,6 +45,7 @@ def raises(door: Callable[[House, bytes], object]) -> Door:
 TYPES: dict[str, tuple[bytes, Door]] = {
     "beacon": (beacon_by("alice"), lambda h, data: h.intake.beacon(data, None, None) is not Taken.BAD),
     "leave": (leave_by("alice"), lambda h, data: h.intake.leave(data, None) is not Taken.BAD),
+    "suspicion": (NEWS, raises(lambda h, data: open_suspicion(data, peer("member")), BeaconError)),
     "offer": (ALICES_OFFER, lambda h, data: h.intake.offer(data, None) is not Taken.BAD),
     "membership": (member("guest"), raises(lambda h, data: h.members.learn(data))),
     "issuer": (SECOND, raises(lambda h, data: IssuerDirectory(MESH).add(data, NOW))),
@@ -66,7 +68,7 @@ def test_the_door_opens_for_the_real_one(name: str, house: House) -> None:
     assert let_in(house, data)
 
 
-@pytest.mark.parametrize("name", ["beacon", "leave", "offer", "issuer", "offline invite"])
+@pytest.mark.parametrize("name", ["beacon", "leave", "suspicion", "offer", "issuer", "offline invite"])
 def test_no_flipped_bit_and_no_cut_passes(name: str, house: House) -> None:
     data, let_in = TYPES[name]
     for position in range(len(data) * 8):
@@ -122,7 +124,7 @@ def test_the_same_key_signs_another_thing_in_every_domain() -> None:
     """One payload, all domains: as many signatures, and each opens one door only."""
     names = [name for name in dir(domains) if name.isupper()]
     tags = [getattr(domains, name) for name in names]
-    assert len(set(tags)) == len(tags) >= 7
+    assert len(set(tags)) == len(tags) >= 8
     envelopes = {tag: signed("alice", tag, b"payload") for tag in tags}
     assert len(set(envelopes.values())) == len(tags)
     assert key("alice").verify_key.encode() in envelopes[domains.BEACON]
