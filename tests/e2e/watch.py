@@ -1,6 +1,7 @@
 """What nodes say of each other, looked at all the time: every change of a state, with the time it was seen.
 
-Reads each node's control socket, so it works across network namespaces, and shows what ``status`` would.
+Reads the change log of each node's table on its control socket (which works across network namespaces): a look may come
+late, but nothing that happened between two looks is missed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import httpx2
 
 from tests.processes import eventually
 
+STATES = {"known": "online", **{state: state for state in ("online", "suspect", "offline", "left")}}
+"""Changes that are about a node's state; one that becomes known is online."""
 EVERY_S = 0.1
 TIMEOUT_S = 5.0
 
@@ -25,6 +28,10 @@ def control(home: Path) -> httpx2.Client:
     """A client of the node in *home*, with the owner's routes."""
     return httpx2.Client(transport=httpx2.HTTPTransport(uds=str(home / "control.sock")), base_url="http://node",
                          timeout=TIMEOUT_S)
+
+
+def _get(client: httpx2.Client, path: str) -> Any:
+    return client.get(path).raise_for_status().json()
 
 
 @dataclass(frozen=True)
@@ -49,12 +56,16 @@ class Watch:
         self.seen: list[Seen] = []
         self.looks = dict.fromkeys(homes, 0)
         """Answers so far, by observer: a watch that saw nothing must not pass for peace."""
-        self._every_s = every_s
+        self._homes, self._every_s = homes, every_s
+        self._names: dict[str, str] = {}
         self._now: dict[str, dict[str, str]] = {name: {} for name in homes}
         self._end = threading.Event()
         self._threads = [threading.Thread(target=self._look, args=(name, home)) for name, home in homes.items()]
 
     def __enter__(self) -> Watch:
+        for name, home in self._homes.items():  # others may know a node for a while before they know its name
+            with control(home) as client:
+                self._names[_get(client, "/v1/health")["atmosphere"]["peer_id"]] = name
         for thread in self._threads:
             thread.start()
         return self
@@ -66,20 +77,37 @@ class Watch:
             thread.join()
 
     def _look(self, observer: str, home: Path) -> None:
+        number = -1
         with control(home) as client:
             while not self._end.wait(self._every_s):
                 try:
-                    views = client.get("/v1/mesh/nodes").raise_for_status().json()["nodes"]
+                    if number < 0:
+                        number = self._begin(observer, client)
+                    changes = _get(client, f"/v1/admin/changes?since={number}")["changes"]
                 except httpx2.TransportError:
                     continue
-                self._note(observer, views, time.perf_counter())
+                at = time.perf_counter()
+                for change in changes:
+                    number = change["number"]
+                    state, _, reason = change["what"].partition(": ")
+                    if state in STATES:
+                        subject = self._names.get(change["peer_id"], change["name"])
+                        self._note(Seen(at, observer, subject, STATES[state], reason))
                 self.looks[observer] += 1
 
-    def _note(self, observer: str, views: list[dict[str, Any]], at: float) -> None:
-        before, now = self._now[observer], {view["name"]: view["state"] for view in views}
-        self.seen.extend(Seen(at, observer, view["name"], view["state"], view["reason"])
-                         for view in views if before.get(view["name"]) != view["state"])
-        self._now[observer] = now
+    def _begin(self, observer: str, client: httpx2.Client) -> int:
+        """Note the states as they are now; the number of the change that all later ones follow."""
+        changes = _get(client, "/v1/admin/changes?since=0")["changes"]
+        views = _get(client, "/v1/mesh/nodes")["nodes"]
+        at = time.perf_counter()
+        for view in views:
+            subject = self._names.get(view["peer_id"], view["name"])
+            self._note(Seen(at, observer, subject, view["state"], view["reason"]))
+        return int(changes[-1]["number"])
+
+    def _note(self, seen: Seen) -> None:
+        self.seen.append(seen)
+        self._now[seen.observer][seen.subject] = seen.state
 
     def states(self, subject: str) -> dict[str, str]:
         """What each observer says of *subject* now; of itself a node says nothing."""
