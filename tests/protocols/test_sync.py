@@ -191,3 +191,18 @@ async def test_records_that_nobody_asked_for_are_an_error(autojump_clock: trio.a
         with pytest.raises(SyncError, match="more records than were asked for"):
             await session.fetch([Key(Kind.CARD, bytes(32))])
         nursery.cancel_scope.cancel()
+
+
+async def test_a_question_is_passed_on_and_impossible_digests_end_the_session(autojump_clock: trio.abc.Clock) -> None:
+    left, right = memory_stream_pair(A, B)
+    shelf = Shelf()
+    log: list[str] = []
+    ask = Ask(nodes=bytes([1]) * 16, trust=bytes([2]) * 8, answering=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, right, let_in, shelf, log)
+        session = await open_session(left, HELLO, let_in)
+        await session.overview(ask)
+        assert shelf.asked == [(A, ask)]
+        await left.write(encode_frame(pb.Frame(ask=pb.Ask(nodes=bytes(24))).SerializeToString()))
+    assert log[-1].startswith("server error digests of 24 bytes")
+    assert len(shelf.asked) == 1
