@@ -93,7 +93,7 @@ class DialPlan:
         return True
 
     def hurry(self, peer: PeerId, addresses: Sequence[str], now: float) -> None:
-        """Dial *peer* once, now, whatever the back-off says; nothing while it is connected or being dialled.
+        """Dial *peer*, which is not connected, once and now, whatever the back-off says; nothing while it is dialled.
 
         That dial counts for nothing else: the back-off goes on as it was, and a peer that is not wanted is not kept.
         A full plan takes no more.
@@ -103,7 +103,7 @@ class DialPlan:
             if len(self._entries) >= MAX_WANTED:
                 return
             entry = self._entries[peer] = _Entry((), False, now, kept=False)
-        if not entry.connected and not entry.dialling:
+        if not entry.dialling:
             entry.addresses = tuple(dict.fromkeys((*addresses, *entry.addresses)))[:MAX_ADDRESSES]
             entry.hurried = True
 

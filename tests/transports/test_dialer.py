@@ -226,6 +226,25 @@ async def test_a_dial_in_a_hurry_waits_for_nobody_and_its_failure_is_told(autoju
         nursery.cancel_scope.cancel()
 
 
+async def test_whoever_hears_of_the_loss_first_may_hurry(autojump_clock: trio.abc.Clock) -> None:
+    host = FakeHost()
+    host.up.add(peer(1))
+    dialer = Dialer(host, jitter=lambda: 0.9)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dialer.run)
+        dialer.want(peer(1), ("/a",), forever=True)
+        await trio.sleep(2)
+        del host._connected[peer(1)]
+        lost = trio.current_time()
+        dialer.hurry(peer(1), ())  # by a listener that is told before the dialer is
+        host.on_disconnected(peer(1))
+        await trio.sleep(5)
+        assert [round(at - lost, 3) for at, _ in host.attempts[1:]] == [0.0]
+        assert host.limits[1:] == [HURRY_TIMEOUT]
+        assert dialer.statistics()[peer(1)].connected
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_connected_peer_is_not_dialled_in_a_hurry(autojump_clock: trio.abc.Clock) -> None:
     host = FakeHost()
     host.up.add(peer(1))
