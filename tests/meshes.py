@@ -60,6 +60,12 @@ class Meshes:
     async def node(self, home: Path, *known: Node, **settings: object) -> AsyncIterator[Node]:
         """Run the node of *home*; it dials *known*."""
         bootstrap = tuple(address for other in known for address in other.addresses())
+        async with self.dialling(home, *bootstrap, **settings) as node:
+            yield node
+
+    @asynccontextmanager
+    async def dialling(self, home: Path, *bootstrap: str, **settings: object) -> AsyncIterator[Node]:
+        """Run the node of *home*; it dials the addresses *bootstrap*."""
         config = Config(listen=LISTEN, bootstrap=bootstrap, mdns=False, probe=False, **settings)  # type: ignore[arg-type]
         async with open_node(home, config, env=ENV, embedder=HashEmbedder) as node:
             yield node

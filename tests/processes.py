@@ -98,14 +98,18 @@ class Nodes:
         command(home, *(("init",) if invite is None else ("join", invite)), "--name", name)
         return self.run(home, options=options)
 
-    def run(self, home: Path, *, options: tuple[str, ...] = (), mdns: bool = False) -> Node:
-        """Start the process of the node in *home*. Returns when its API answers."""
+    def run(self, home: Path, *, options: tuple[str, ...] = (), mdns: bool = False,
+            program: tuple[str | Path, ...] = (COMMAND,)) -> Node:
+        """Start the process of the node in *home*. Returns when its API answers.
+
+        *program*: something that takes the same words as ``atmosphere-p2p``.
+        """
         http = f"127.0.0.1:{free_port()}"
         listen = () if "--listen" in options else ("--listen", "/ip4/127.0.0.1/tcp/0")
         began = time.perf_counter()
         with home.with_suffix(".log").open("ab") as log:
             process = subprocess.Popen(
-                [COMMAND, "--home", home, "run", "--http", http, *(() if mdns else ("--no-mdns",)), *listen, *options],
+                [*program, "--home", home, "run", "--http", http, *(() if mdns else ("--no-mdns",)), *listen, *options],
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment(),
             )
         node = Node(home.name, home, http, process, 0.0)
