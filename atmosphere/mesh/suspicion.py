@@ -1,0 +1,70 @@
+"""All doubt about one peer: who says what, and how long to wait for a proof of life."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import log
+
+from atmosphere.mesh.detector_actions import Evidence, Order
+from atmosphere.mesh.detector_settings import DetectorSettings
+from transports.peer_id import PeerId
+
+REFUSALS = 2
+"""Independent witnesses that nobody listens there any more, after which nothing is waited for."""
+WITNESSES = 2
+"""Foreign witnesses that make a suspect of a peer without a connection here: one alone may lie."""
+ENOUGH = 3
+"""Statements of so many witnesses convince everybody: more are neither said nor passed on."""
+
+
+@dataclass(slots=True)
+class Suspicion:
+    """A running doubt. Times are the observer's own."""
+
+    subject: PeerId
+    order: Order
+    proof: float
+    """The last proof of life."""
+    since: float
+    """Bytes that came after this end the doubt."""
+    own: Evidence | None = None
+    """What this node itself has seen."""
+    suspected: bool = False
+    reason: str = ""
+    missed: int = 0
+    stated: dict[PeerId, Evidence] = field(default_factory=dict)
+    asked: dict[PeerId, Evidence] = field(default_factory=dict)
+    alive: set[PeerId] = field(default_factory=set)
+    """Who says that it lives."""
+    pending: set[PeerId] = field(default_factory=set)
+    """Who has been asked in this round and has not answered."""
+    asked_at: float = float("-inf")
+    heard_in_round: bool = False
+    dialling_until: float = float("-inf")
+    lost_at: float | None = None
+    """When the connection broke, if it did."""
+    told: Evidence | None = None
+
+    def witnesses(self) -> set[PeerId]:
+        """Others that found it dead."""
+        return self.stated.keys() | self.asked.keys()
+
+    def refusals(self) -> int:
+        """Witnesses, this node included, to whom a connection was refused."""
+        others = {peer for seen in (self.stated, self.asked) for peer, what in seen.items() if what is Evidence.REFUSED}
+        return len(others) + (self.own is Evidence.REFUSED)
+
+    def enough(self, evidence: Evidence) -> bool:
+        """Whether the mesh has heard of *evidence*, or stronger, often enough."""
+        return sum(1 for what in self.stated.values() if what >= evidence) >= ENOUGH
+
+    def patience(self, settings: DetectorSettings) -> float:
+        """Seconds of silence that end in death: Lifeguard's logarithm of the independent confirmations.
+
+        Whoever has seen nothing itself needs a first witness, who confirms nothing yet.
+        """
+        confirmations = len(self.witnesses()) - (self.own is None)
+        if confirmations <= 0:
+            return settings.dead_max_s
+        share = log(confirmations + 1) / log(settings.indirect + 1)
+        return max(settings.dead_min_s, settings.dead_max_s - (settings.dead_max_s - settings.dead_min_s) * share)
