@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 
 from atmosphere.capabilities.admission import Admission, Slots
 from atmosphere.capabilities.backend import Backend, Emit, Provision, ToolCall
-from atmosphere.capabilities.card import Card, CardError, CardId, card_id, short_id
+from atmosphere.capabilities.card import Card, CardError, CardId, Effects, card_id, short_id
+from atmosphere.capabilities.idempotency import IdempotencyMemory
 from atmosphere.capabilities.offer import MAX_ENTRIES, OfferEntry
 from protocols.call.errors import CallError, Code
 
@@ -43,6 +45,8 @@ class RegistryStatistics:
     cancelled: int
     refused: int
     """Turned away because the queue was full, or longer than the call's deadline allowed."""
+    repeated: int
+    """Calls that ran already under the same idempotency key and were given what came of that."""
 
 
 @dataclass(slots=True, eq=False)
@@ -75,7 +79,8 @@ class LocalRegistry:
 
     Backends come and go through :meth:`update` and :meth:`remove`; whenever what is offered changes, :attr:`version`
     grows and *on_change* is called (synchronously; it must only note the fact). :meth:`serve` runs one call: it waits
-    for a slot in first-come order, never longer than the call's deadline. Cancelling it cancels the backend's work.
+    for a slot in first-come order, never longer than the call's deadline. Cancelling it cancels the backend's work. A
+    call of a tool with effects that repeats the idempotency key of its caller does not run a second time.
     """
 
     def __init__(
@@ -94,7 +99,8 @@ class LocalRegistry:
         self._queue_limit = queue_limit
         self._sources: dict[int, Source] = {}
         self._entries: dict[CardId, Entry] = {}
-        self._served = self._failed = self._cancelled = self._refused = 0
+        self._memory = IdempotencyMemory()
+        self._served = self._failed = self._cancelled = self._refused = self._repeated = 0
 
     def __repr__(self) -> str:
         return f"<LocalRegistry version {self.version}: {len(self._entries)} cards of {len(self._sources)} backends>"
@@ -220,18 +226,56 @@ class LocalRegistry:
         if entry is None:
             message = f"this node does not offer card {short_id(card)} (any more); ask for its offer again"
             raise CallError(Code.NOT_FOUND, message, retryable=True)
-        if entry.card.tool(call.tool) is None:
+        tool = entry.card.tool(call.tool)
+        if tool is None:
             tools = ", ".join(tool.name for tool in entry.card.tools) or "none"
             raise CallError(Code.NOT_FOUND, f"{entry.card.type} has no tool {call.tool!r}; it has: {tools}")
         call.arguments()
-        timeout = float("inf") if call.deadline is None else call.deadline - self._monotonic()
+        timeout = inf if call.deadline is None else call.deadline - self._monotonic()
         if timeout <= 0:
             raise CallError(Code.DEADLINE, "the deadline had passed before the call began; allow more time")
         with trio.move_on_after(timeout) as scope:
+            if call.idempotency_key and tool.effects is not Effects.NONE:
+                return await self._once(entry, tool.effects, call, emit)
             slots = await self._slot(entry, timeout)
             return await self._run(entry, slots, call, emit)
         assert scope.cancelled_caught  # the body returns or raises
         raise CallError(Code.DEADLINE, f"{call.tool} did not finish within {timeout:.1f} s; allow more time")
+
+    async def _once(self, entry: Entry, effects: Effects, call: ToolCall, emit: Emit) -> bytes:
+        """Run *call* unless it has run or runs already; then wait for what comes of that."""
+        import trio
+
+        while (known := self._memory.find(call, self._monotonic())) is not None:
+            if isinstance(known.outcome, CallError):
+                raise replace(known.outcome)
+            if known.outcome is not None:
+                self._repeated += 1
+                return known.outcome
+            ended = trio.Event()
+            known.wakers.append(ended.set)
+            try:
+                await ended.wait()  # and look again: when it failed or was cancelled, this one runs in its place
+            finally:
+                if ended.set in known.wakers:
+                    known.wakers.remove(ended.set)
+        record = self._memory.begin(call, effects)
+        outcome: bytes | CallError | None = None
+
+        async def emit_and_note(piece: bytes) -> None:
+            record.streamed = True
+            await emit(piece)
+
+        try:
+            slots = await self._slot(entry, inf if call.deadline is None else call.deadline - self._monotonic())
+            record.begun = True
+            outcome = await self._run(entry, slots, call, emit_and_note)
+            return outcome
+        except CallError as error:
+            outcome = error
+            raise
+        finally:
+            self._memory.end(record, outcome, self._monotonic())
 
     async def _slot(self, entry: Entry, left_s: float) -> Slots[Source]:
         """A slot, at once or after waiting; *left_s*: until the call's deadline."""
@@ -337,6 +381,7 @@ class LocalRegistry:
             failed=self._failed,
             cancelled=self._cancelled,
             refused=self._refused,
+            repeated=self._repeated,
         )
 
 
