@@ -129,6 +129,15 @@ class Detector:
             self._tells, self._suspected, self._died, self._ignored,
         )
 
+    @property
+    def settings(self) -> DetectorSettings:
+        return self._settings
+
+    def doubts(self, peer: PeerId) -> bool:
+        """Whether *peer* is suspected or declared dead now."""
+        suspicion = self._suspicions.get(peer)
+        return peer in self._dead or (suspicion is not None and suspicion.suspected)
+
     # -- time -----------------------------------------------------------------------------------------------------
 
     def tick(self, now: float, heard: Callable[[PeerId], float]) -> list[Action]:
