@@ -38,14 +38,15 @@ from transports.libp2p import multistream
 from transports.libp2p.connection import Connection
 from transports.libp2p.gossipsub import make_router
 from transports.libp2p.host import LibraryHost, open_negotiated
+from transports.libp2p.muxed_stream import MuxedStream
 from transports.libp2p.noise import NoiseTransport
 from transports.libp2p.pubsub import Pubsub
 from transports.libp2p.swarm import Swarm
 from transports.libp2p.tcp import Tcp
 from transports.libp2p.tls import make_tls
+from transports.libp2p.upgrader import Upgrader
 from transports.libp2p.version import require_checked_version
 from transports.libp2p.websocket import WebSocket
-from transports.libp2p.yamux import MuxedStream, Upgrader
 from transports.peer_id import PeerId
 from transports.stream import Stream, StreamClosed
 

@@ -29,7 +29,8 @@ from transports.libp2p.gossipsub import GossipSub, make_router
 from transports.libp2p.pubsub import encode_varint
 from transports.libp2p.swarm import Swarm
 from transports.libp2p.tcp import Tcp
-from transports.libp2p.yamux import Upgrader, Yamux
+from transports.libp2p.upgrader import Upgrader
+from transports.libp2p.yamux import Yamux
 from transports.stream import StreamClosed
 
 both = pytest.mark.parametrize("kind", ["ours", "bare"])

@@ -14,6 +14,7 @@ from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError, Mux
 
 from transports.libp2p import yamux
 from transports.libp2p.yamux import Yamux
+from transports.libp2p.yamux_frames import INITIAL_WINDOW, MAX_WINDOW
 
 HEADER = struct.Struct("!BBHII")
 DATA, WINDOW, PING, GO_AWAY = range(4)
@@ -114,7 +115,7 @@ async def test_credit_comes_by_half_windows_and_a_bulk_stream_gets_more(autojump
     async with muxer() as (mux, peer):
         peer.feed(WINDOW, SYN, 1, 0)
         stream = await mux.accept_stream()
-        half = yamux.INITIAL_WINDOW // 2
+        half = INITIAL_WINDOW // 2
         peer.feed(DATA, 0, 1, half - 1, bytes(half - 1))
         await settle()
         await stream.read()
@@ -124,16 +125,16 @@ async def test_credit_comes_by_half_windows_and_a_bulk_stream_gets_more(autojump
         await settle()
         await stream.read()
         await settle()
-        assert peer.frames() == [(WINDOW, 0, 1, yamux.MAX_WINDOW - half, b"")]
+        assert peer.frames() == [(WINDOW, 0, 1, MAX_WINDOW - half, b"")]
 
 
 async def test_a_writer_stops_at_the_window_and_goes_on_with_credit(autojump_clock: trio.abc.Clock) -> None:
     async with muxer() as (mux, peer):
         stream = await mux.open_stream()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stream.write, bytes(yamux.INITIAL_WINDOW + 10))
+            nursery.start_soon(stream.write, bytes(INITIAL_WINDOW + 10))
             await settle()
-            assert sum(frame[3] for frame in peer.frames() if frame[0] == DATA) == yamux.INITIAL_WINDOW
+            assert sum(frame[3] for frame in peer.frames() if frame[0] == DATA) == INITIAL_WINDOW
             await trio.sleep(3600)  # however long it takes: no polling, no giving up
             peer.feed(WINDOW, 0, 2, 100)
         await settle()

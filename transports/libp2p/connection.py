@@ -11,7 +11,8 @@ from libp2p.network.stream.net_stream import NetStream, StreamState
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError
 from multiaddr import Multiaddr
 
-from transports.libp2p.yamux import MuxedStream, Yamux
+from transports.libp2p.muxed_stream import MuxedStream
+from transports.libp2p.yamux import Yamux
 from transports.peer_id import PeerId
 from transports.stream import StreamClosed
 

@@ -21,7 +21,7 @@ from multiaddr import Multiaddr
 
 from transports.libp2p import multistream
 from transports.libp2p.connection import Connection
-from transports.libp2p.yamux import MuxedStream
+from transports.libp2p.muxed_stream import MuxedStream
 
 if TYPE_CHECKING:
     from transports.libp2p.swarm import Swarm

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 
-from transports.libp2p.yamux import MuxedStream
+from transports.libp2p.muxed_stream import MuxedStream
 
 _HEADER = "/multistream/1.0.0"
 _REFUSED = "na"

@@ -34,7 +34,7 @@ from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError
 from transports.config import HostConfig
 from transports.libp2p.gossipsub import GossipSub
 from transports.libp2p.host import LibraryHost
-from transports.libp2p.yamux import MuxedStream
+from transports.libp2p.muxed_stream import MuxedStream
 from transports.peer_id import PeerId
 from transports.rates import TokenBuckets
 from transports.score import Fault, Scores

@@ -35,8 +35,10 @@ from transports.config import HostConfig
 from transports.errors import AddressError, ListenError, PeerUnreachable
 from transports.gate import Gate
 from transports.libp2p.connection import Connection
+from transports.libp2p.muxed_stream import MuxedStream
 from transports.libp2p.tcp import RawSocket
-from transports.libp2p.yamux import MuxedStream, Upgrader, Yamux
+from transports.libp2p.upgrader import Upgrader
+from transports.libp2p.yamux import Yamux
 from transports.peer_id import PeerId
 
 logger = logging.getLogger(__name__)

@@ -19,47 +19,34 @@ from __future__ import annotations
 
 import logging
 import math
-import struct
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 from typing import Any
 
 import trio
-from libp2p.abc import IMuxedConn, IMuxedStream, ISecureConn
+from libp2p.abc import IMuxedConn, ISecureConn
 from libp2p.connection_types import ConnectionType
-from libp2p.custom_types import TMuxerOptions, TSecurityOptions
 from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.peer.id import ID
-from libp2p.stream_muxer.exceptions import (
-    MuxedConnUnavailable,
-    MuxedStreamClosed,
-    MuxedStreamEOF,
-    MuxedStreamError,
-    MuxedStreamReset,
-)
-from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
-from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID
-from libp2p.transport.upgrader import TransportUpgrader
+from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError
 from multiaddr import Multiaddr
 
+from transports.libp2p.muxed_stream import OUTBOX_HIGH, MuxedStream
+from transports.libp2p.yamux_frames import (
+    ACK,
+    DATA,
+    FIN,
+    GO_AWAY,
+    HEADER,
+    HEADER_SIZE,
+    MAX_WINDOW,
+    PING,
+    RST,
+    SYN,
+    WINDOW_UPDATE,
+    ProtocolViolation,
+)
+
 logger = logging.getLogger(__name__)
-
-_HEADER = struct.Struct("!BBHII")
-_DATA, _WINDOW_UPDATE, _PING, _GO_AWAY = range(4)
-_SYN, _ACK, _FIN, _RST = 1, 2, 4, 8
-_EMPTY_HEADER = _HEADER.size
-
-INITIAL_WINDOW = 256 * 1024
-"""Bytes that either side may send before the first window update; fixed by the specification."""
-
-MAX_WINDOW = 1024 * 1024
-"""Receive window of a stream that moves bulk: 20 MB/s at 50 ms, and the most one stream can make us hold."""
-
-MAX_PAYLOAD = 60 * 1024
-"""Bytes in a frame that we send: fits one Noise message, and keeps streams fair to each other."""
-
-OUTBOX_HIGH = 256 * 1024
-"""Unsent bytes of a connection beyond which writers wait."""
 
 OUTBOX_LIMIT = 4 * 1024 * 1024
 """Unsent bytes beyond which the connection is dropped. Writers wait long before, so only replies that a peer provokes
@@ -76,157 +63,6 @@ MAX_OUTBOUND_STREAMS = 1024
 
 ACCEPT_QUEUE = 512
 """Accepted streams not yet picked up; above every inbound limit, so only a peer that resets what it opens fills it."""
-
-
-class ProtocolViolation(Exception):
-    """The peer broke the yamux protocol; the connection is closed."""
-
-
-class MuxedStream(IMuxedStream):
-    """One stream. One task reads, one writes; ``close`` and ``reset`` may come from any."""
-
-    muxed_conn: Yamux
-
-    def __init__(self, conn: Yamux, stream_id: int, inbound: bool) -> None:
-        self.muxed_conn = conn
-        self.stream_id = stream_id
-        self.inbound = inbound
-        self.fin_received = False
-        self.fin_sent = False
-        self.reset_reason: str | None = None
-        self._buffer = bytearray()
-        self._changed: trio.Event | None = None
-        self.send_window = INITIAL_WINDOW
-        self._receive_window = INITIAL_WINDOW  # what the peer may still send
-        self._consumed = 0  # read by us and not yet granted again
-
-    def __repr__(self) -> str:
-        return (
-            f"<MuxedStream {self.stream_id} {'in' if self.inbound else 'out'}bound, {len(self._buffer)} unread, "
-            f"window {self.send_window}, fin {self.fin_sent}/{self.fin_received}, reset={self.reset_reason}>"
-        )
-
-    @property
-    def buffered(self) -> int:
-        """Bytes that can be read without waiting."""
-        return len(self._buffer)
-
-    async def _wait(self) -> None:
-        if self._changed is None:
-            self._changed = trio.Event()
-        await self._changed.wait()
-
-    def wake(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
-
-    async def read(self, n: int | None = None) -> bytes:
-        """Up to *n* bytes (all that is there for None or -1); MuxedStreamEOF after the peer's FIN.
-
-        Does not pass through the scheduler while bytes are buffered, at most one receive window of them.
-        """
-        buffer = self._buffer
-        while not buffer:
-            if self.reset_reason is not None:
-                raise MuxedStreamReset(self.reset_reason)
-            if self.fin_received:
-                raise MuxedStreamEOF("the peer has closed its side")
-            await self._wait()
-        if n is None or n < 0 or n >= len(buffer):
-            data = bytes(buffer)
-            buffer.clear()
-        else:
-            data = bytes(buffer[:n])
-            del buffer[:n]
-        self._consumed += len(data)
-        if self._consumed >= INITIAL_WINDOW // 2 and not self.fin_received and self.reset_reason is None:
-            # Half a window at a time; the first update also raises the window to its full size, as this stream is bulk.
-            grant = MAX_WINDOW - self._receive_window - len(buffer)
-            self._receive_window += grant
-            self._consumed = 0
-            self.muxed_conn.queue(_WINDOW_UPDATE, 0, self.stream_id, grant)
-        return data
-
-    async def write(self, data: bytes) -> None:
-        """Hand over all of *data*, waiting for window and for room in the outbox.
-
-        A cancel leaves the connection intact; how much of *data* went out is unknown, so reset the stream then.
-        """
-        conn, start = self.muxed_conn, 0
-        while True:
-            if self.reset_reason is not None:
-                raise MuxedStreamReset(self.reset_reason)
-            if self.fin_sent:
-                raise MuxedStreamClosed("the stream was closed for writing")
-            if start >= len(data):
-                return
-            if self.send_window <= 0:
-                await self._wait()
-                continue
-            size = min(self.send_window, MAX_PAYLOAD, len(data) - start)
-            self.send_window -= size
-            conn.queue(_DATA, 0, self.stream_id, size, data if size == len(data) else data[start : start + size])
-            start += size
-            if conn.outbox_size > OUTBOX_HIGH:
-                await conn.outbox_room()
-            else:
-                await trio.lowlevel.checkpoint_if_cancelled()
-
-    async def close(self) -> None:
-        """Send FIN: nothing more will be written. Reading goes on. Never waits, never raises."""
-        if not self.fin_sent and self.reset_reason is None:
-            self.fin_sent = True
-            self.muxed_conn.queue(_WINDOW_UPDATE, _FIN, self.stream_id, 0)
-            self.muxed_conn.forget_if_done(self)
-
-    async def reset(self) -> None:
-        """Drop the stream both ways. Never waits, never raises."""
-        if self.reset_reason is None:
-            if not (self.fin_sent and self.fin_received):
-                self.muxed_conn.queue(_WINDOW_UPDATE, _RST, self.stream_id, 0)
-            self.kill("the stream was reset on this side")
-
-    def kill(self, reason: str) -> None:
-        """Mark as reset, for *reason*, and wake whoever waits."""
-        if self.reset_reason is None:
-            self.reset_reason = reason
-            self._buffer.clear()
-            self.muxed_conn.forget_if_done(self)
-            self.wake()
-
-    def on_data(self, payload: bytes) -> None:
-        """Take in what the reader received; raises ProtocolViolation when the peer ignores our window."""
-        if len(payload) > self._receive_window:
-            raise ProtocolViolation(f"{len(payload)} bytes in a window of {self._receive_window}")
-        if self.reset_reason is None and not self.fin_received:
-            self._receive_window -= len(payload)
-            self._buffer += payload
-            self.wake()
-
-    def on_fin(self) -> None:
-        self.fin_received = True
-        self.muxed_conn.forget_if_done(self)
-        self.wake()
-
-    @property
-    def done(self) -> bool:
-        return self.reset_reason is not None or (self.fin_sent and self.fin_received)
-
-    def set_deadline(self, ttl: int) -> None:
-        """Trio's cancel scopes do this."""
-        raise NotImplementedError("use a cancel scope")
-
-    def get_remote_address(self) -> tuple[str, int] | None:
-        return self.muxed_conn.get_remote_address()
-
-    async def __aenter__(self) -> MuxedStream:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 class Yamux(IMuxedConn):
@@ -295,8 +131,8 @@ class Yamux(IMuxedConn):
         """Put one frame into the outbox, in order, without waiting; dropped when the connection has ended."""
         if self.close_reason is not None:
             return
-        self._outbox.append(_HEADER.pack(0, kind, flags, stream_id, length) + payload)
-        self.outbox_size += _EMPTY_HEADER + len(payload)
+        self._outbox.append(HEADER.pack(0, kind, flags, stream_id, length) + payload)
+        self.outbox_size += HEADER_SIZE + len(payload)
         if self._outbox_filled is not None:
             self._outbox_filled.set()
             self._outbox_filled = None
@@ -340,45 +176,45 @@ class Yamux(IMuxedConn):
                 raise ProtocolViolation(f"{self.received} bytes before admission, the limit is {allowed}")
             buffer = buffer + received if buffer else received
             offset, end = 0, len(buffer)
-            while end - offset >= _EMPTY_HEADER:
-                version, kind, flags, stream_id, length = _HEADER.unpack_from(buffer, offset)
-                if version != 0 or kind > _GO_AWAY:
+            while end - offset >= HEADER_SIZE:
+                version, kind, flags, stream_id, length = HEADER.unpack_from(buffer, offset)
+                if version != 0 or kind > GO_AWAY:
                     raise ProtocolViolation(f"frame of version {version}, type {kind}")
-                if kind == _DATA:
+                if kind == DATA:
                     if length > MAX_WINDOW:
                         raise ProtocolViolation(f"frame of {length} bytes, the largest window is {MAX_WINDOW}")
-                    if end - offset - _EMPTY_HEADER < length:
+                    if end - offset - HEADER_SIZE < length:
                         break
-                offset += _EMPTY_HEADER
+                offset += HEADER_SIZE
                 payload = b""
-                if kind == _DATA:
+                if kind == DATA:
                     payload = buffer[offset : offset + length]
                     offset += length
-                if kind <= _WINDOW_UPDATE:
+                if kind <= WINDOW_UPDATE:
                     self._on_stream_frame(kind, flags, stream_id, length, payload)
-                elif kind == _PING:
-                    if flags & _SYN:
-                        self.queue(_PING, _ACK, 0, length)
+                elif kind == PING:
+                    if flags & SYN:
+                        self.queue(PING, ACK, 0, length)
                 else:
                     raise ConnectionClosedError(f"the peer went away (code {length})")
             buffer = buffer[offset:]
 
     def _on_stream_frame(self, kind: int, flags: int, stream_id: int, length: int, payload: bytes) -> None:
         stream = self.streams.get(stream_id)
-        if flags & _SYN:
+        if flags & SYN:
             if stream is not None or stream_id == 0 or stream_id % 2 == self._next_id % 2:
                 raise ProtocolViolation(f"opened stream {stream_id}, which is not free to it")
             stream = self._accept(stream_id)
         if stream is None:
             return  # a frame that crossed our reset or close
-        if kind == _WINDOW_UPDATE:
+        if kind == WINDOW_UPDATE:
             stream.send_window = min(stream.send_window + length, 0xFFFFFFFF)
             stream.wake()
         elif payload:
             stream.on_data(payload)
-        if flags & _FIN:
+        if flags & FIN:
             stream.on_fin()
-        if flags & _RST:
+        if flags & RST:
             stream.kill("the peer reset the stream")
 
     def _accept(self, stream_id: int) -> MuxedStream | None:
@@ -387,12 +223,12 @@ class Yamux(IMuxedConn):
             raise ProtocolViolation(f"{self.accepted} streams before admission, the limit is {allowed}")
         if self.inbound_count >= self.inbound_limit():
             self.refused_streams += 1
-            self.queue(_WINDOW_UPDATE, _RST, stream_id, 0)
+            self.queue(WINDOW_UPDATE, RST, stream_id, 0)
             return None
         stream = MuxedStream(self, stream_id, inbound=True)
         self.streams[stream_id] = stream
         self.inbound_count += 1
-        self.queue(_WINDOW_UPDATE, _ACK, stream_id, 0)
+        self.queue(WINDOW_UPDATE, ACK, stream_id, 0)
         try:
             self._accept_send.send_nowait(stream)
         except trio.WouldBlock:
@@ -415,7 +251,7 @@ class Yamux(IMuxedConn):
         stream = MuxedStream(self, self._next_id, inbound=False)
         self._next_id += 2
         self.streams[stream.stream_id] = stream
-        self.queue(_WINDOW_UPDATE, _SYN, stream.stream_id, 0)
+        self.queue(WINDOW_UPDATE, SYN, stream.stream_id, 0)
         return stream
 
     async def accept_stream(self) -> MuxedStream:
@@ -479,7 +315,7 @@ class Yamux(IMuxedConn):
     async def close(self, reason: str = "closed on this side") -> None:
         """Say goodbye and end the connection: what was written before leaves first, for at most FLUSH_TIMEOUT."""
         if self.close_reason is None and self.event_started.is_set():
-            self.queue(_GO_AWAY, 0, 0, 0)
+            self.queue(GO_AWAY, 0, 0, 0)
             with trio.move_on_after(FLUSH_TIMEOUT) as grace:
                 grace.shield = True
                 while self.outbox_size and self.close_reason is None:
@@ -489,21 +325,3 @@ class Yamux(IMuxedConn):
         if not self.event_started.is_set():
             await self._close_socket()
             self.event_closed.set()
-
-
-class YamuxMultistream(MuxerMultistream):
-    """Wrong in 0.8.1: ``new_conn`` builds the library's own Yamux whatever class was registered."""
-
-    async def new_conn(self, conn: ISecureConn, peer_id: ID) -> Yamux:
-        await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
-        return Yamux(conn, peer_id)
-
-
-class Upgrader(TransportUpgrader):
-    """The library's upgrader with the given security protocols and our Yamux alone."""
-
-    def __init__(self, security: TSecurityOptions, negotiate_timeout: float) -> None:
-        muxers: TMuxerOptions = {PROTOCOL_ID: Yamux}  # type: ignore[dict-item]  # the key is a NewType of str
-        seconds = math.ceil(negotiate_timeout)  # the library takes whole ones; the swarm's own limit is exact
-        super().__init__(security, muxers, seconds)
-        self.muxer_multistream = YamuxMultistream(muxers, seconds)
