@@ -1,52 +1,39 @@
-"""From an intent to running work: decide, call the best, go on to the next where that is safe."""
+"""From an intent to running work: decide, call the best, go on to the next where that is safe, come back when all are
+busy; one call, one unit, or many units at once."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
 
-from atmosphere.capabilities.backend import Emit, ToolCall
-from atmosphere.capabilities.card import Effects
+from atmosphere.capabilities.backend import ToolCall
+from atmosphere.capabilities.card import short_id
 from atmosphere.env import Env
 from atmosphere.mesh.table import GradientTable
 from atmosphere.routing.decision import Candidate, Decision
 from atmosphere.routing.intent import Intent
 from atmosphere.routing.router import Router
-from atmosphere.work.effects import may_try_next, says_node_failed
-from atmosphere.work.execution import Attempt, Execution, Work
-from atmosphere.work.local import LocalWork
+from atmosphere.work.attempts import Asked, Attempts, LocalCalls, RemoteCalls, Task
+from atmosphere.work.choice import Choice
+from atmosphere.work.comeback import Comeback
+from atmosphere.work.continuation import continues
+from atmosphere.work.effects import may_have_run
+from atmosphere.work.execution import Execution
+from atmosphere.work.parallel import UnitResults
+from atmosphere.work.resuming import Resuming
+from atmosphere.work.statistics import DispatcherStatistics, OpenBreaker
+from atmosphere.work.units import Outcome, Unit, UnitResult
 from protocols.call import CallError, Code
+from transports.peer_id import PeerId
 
-logger = logging.getLogger(__name__)
-
-MAX_ATTEMPTS = 5
-"""Candidates tried for one intent: beyond that the mesh is in trouble and the caller should know."""
 TRACE_BYTES = 16
 KEY_BYTES = 16
-STALE_WAIT_S = 1.5
-"""When every candidate said that it does not offer the card any more: how long to wait for the news that says what it
-offers instead. A change reaches the mesh within a second."""
-CLOSE_TIMEOUT = 2.0
-"""Seconds that telling a remote node to stop may take when the caller has gone."""
-
-
-class RemoteCalls(Protocol):
-    """Runs tools on other nodes (mesh's call client behind an interface that this room owns)."""
-
-    async def start(self, candidate: Candidate, call: ToolCall) -> Work:
-        """Begin *call* on ``candidate.peer``. Raises CallError."""
-
-
-LocalCalls = Callable[[bytes, ToolCall, Emit], Awaitable[bytes]]
-"""Runs a tool of one of this node's own cards: (card id, call, emit) -> result. Raises CallError."""
 
 
 class Dispatcher:
-    """Runs intents. One per node; its nursery holds the local work."""
+    """Runs intents. One per node; its nursery holds the local work and the maps."""
 
     def __init__(
         self,
@@ -57,20 +44,43 @@ class Dispatcher:
         env: Env,
         nursery: trio.Nursery,
         settled: trio.Event | None = None,
+        on_failed: Callable[[PeerId, str], None] | None = None,
     ) -> None:
-        """*settled*: nothing is routed before it is set (who was revoked while this node was away is known then)."""
+        """*settled*: nothing is routed before it is set (who was revoked while this node was away is known then).
+
+        *on_failed*: told at once of a peer whose connection failed a call, and why; without one the table is.
+        """
         self._router = router
         self._table = table
-        self._local = local
-        self._remote = remote
         self._env = env
         self._nursery = nursery
         self._settled = settled
+        self._attempts = Attempts(table, router.outcomes, local, remote, env, nursery, on_failed or self._doubt)
+        self._choice = Choice(router, table, self._attempts, env)
         self.running = 0
-        """Executions that have begun and not ended."""
+        """Executions and units that have begun and not ended."""
+        self._units = dict.fromkeys(Outcome, 0)
+        self._comebacks = 0
 
     def __repr__(self) -> str:
         return f"<Dispatcher {self.running} running>"
+
+    def statistics(self) -> DispatcherStatistics:
+        now, attempts = self._env.monotonic(), self._attempts
+        return DispatcherStatistics(
+            running=self.running,
+            calls=attempts.budget.calls,
+            **{str(outcome): count for outcome, count in self._units.items()},
+            hedges=attempts.hedges,
+            hedges_won=attempts.hedges_won,
+            comebacks=self._comebacks,
+            continued=attempts.continued,
+            pairs=len(attempts.pairs),
+            breakers=tuple(
+                OpenBreaker(str(peer), short_id(card), str(breaker.state), breaker.wait_s(now, breaker.news))
+                for peer, card, breaker in attempts.pairs.open()
+            ),
+        )
 
     @asynccontextmanager
     async def run(
@@ -78,108 +88,135 @@ class Dispatcher:
     ) -> AsyncIterator[Execution]:
         """Run ``intent.tool`` with *args* (JSON) on the best node, or on the next one where that is safe.
 
-        Entered once the first piece or the result is there. Raises CallError: NOT_FOUND when nobody can (the message
-        says what is missing), else what the last candidate said. *deadline_s* bounds the time until then and is what
-        the work itself gets. Holds no cancel scope of the caller's task, so it may be entered in a request's handler
-        and left where the response has been sent; leaving it cancels the work.
+        Entered once the first piece or the result is there. When everybody is busy it comes back as they ask, within
+        the deadline (30 s without one). A tool without effects that is slow is asked of a second node as well, on a
+        budget of 5 % of the calls.
+
+        Raises CallError: NOT_FOUND when nobody can (the message says what is missing), else what the last candidate
+        said. *deadline_s* bounds the time until then and is what the work itself gets. Holds no cancel scope of the
+        caller's task, so it may be entered in a request's handler and left where the response has been sent; leaving it
+        cancels the work.
         """
-        trace_id = trace_id or self._env.token_bytes(TRACE_BYTES)
-        deadline = None if deadline_s is None else self._env.monotonic() + deadline_s
+        task = self._task(intent, args, deadline_s, trace_id=trace_id)
         self.running += 1
+        asked: list[Asked] = []
         try:
-            execution, work = await self._decide_and_begin(intent, args, deadline, trace_id)
-            try:
-                yield execution
-            finally:
-                await _close(work)
+            decision = await self._begin(intent, task, asked, self._router.decide)
+            yield self._execution(decision, task, asked)
         finally:
             self.running -= 1
+            if asked:
+                await asked[-1].aclose()
 
-    async def _decide_and_begin(
-        self, intent: Intent, args: bytes, deadline: float | None, trace_id: bytes
-    ) -> tuple[Execution, Work]:
-        if self._settled is not None and not self._settled.is_set():
-            await self._settled.wait()
-        news = trio.Event()
-        self._table.listeners.add(news.set)
+    async def unit(self, unit: Unit) -> UnitResult:
+        """Do *unit* to its end, on the less busy of two capable nodes; see :meth:`map`. Never raises CallError."""
+        return await self._unit(0, unit, self._attempts.budget.take)
+
+    def map(
+        self, units: Iterable[Unit], in_flight: int | None = None
+    ) -> AbstractAsyncContextManager[UnitResults]:
+        """Do all *units* at once as far as the mesh allows: ``async with map(units) as results: async for ...``.
+
+        Results come in the order in which units end; every unit gives one. *units* is read as it is needed, so it may
+        be endless. *in_flight*: units at once; None: two for each slot that the mesh offers, as it changes.
+
+        Each unit goes to the less busy of two nodes drawn by chance. It goes to another node where that is safe, and
+        comes back when everybody is busy or gone, within its deadline (30 s without one). A slow unit is given to a
+        second node too, with the same key, if its tool's effects are `none` or `idempotent`: on the budget of 5 %, and
+        at the end, when nothing else is left to begin. One of effects `once` is sent again only if it certainly did
+        not run; where that is not known its outcome is ``unknown``.
+
+        Leaving the block cancels what still runs, here and on the other nodes.
+        """
+        return UnitResults(units, self._unit, self._choice.room, self._attempts.budget.take, self._nursery, in_flight)
+
+    async def _unit(self, number: int, unit: Unit, may_repeat: Callable[[], bool]) -> UnitResult:
+        task = self._task(unit.intent, unit.args, unit.deadline_s, whole=True, key=unit.key, may_repeat=may_repeat)
+        began = self._env.monotonic()
+        self.running += 1
+        asked: list[Asked] = []
+        candidate: Candidate | None = None
+        result, outcome, problem = b"", Outcome.OK, None
         try:
-            return await self._begin(await self._router.decide(intent), args, deadline, trace_id)
+            await self._begin(unit.intent, task, asked, self._choice.decide)
+            candidate, work = asked[-1].candidate, asked[-1].work
+            assert work is not None
+            result = await work.result()
         except CallError as error:
-            if error.code is not Code.NOT_FOUND or not error.retryable:
-                raise
-            with trio.move_on_after(STALE_WAIT_S):
-                await news.wait()
+            problem = error
+            candidate = task.tried[-1].candidate if task.tried else None
+            unknown = candidate is not None and may_have_run(task.effects(candidate), error)
+            outcome = Outcome.UNKNOWN if unknown else Outcome.FAILED
         finally:
-            self._table.listeners.discard(news.set)
-        return await self._begin(await self._router.decide(intent), args, deadline, trace_id)
+            self.running -= 1
+            if asked:
+                await asked[-1].aclose()
+        self._units[outcome] += 1
+        return UnitResult(
+            number=number,
+            outcome=outcome,
+            result=result,
+            error=problem,
+            node=candidate.node_name if candidate else "",
+            peer=candidate.peer if candidate else None,
+            attempts=tuple(task.tried),
+            began=began,
+            seconds=self._env.monotonic() - began,
+            hedged=task.hedged,
+        )
+
+    def _task(
+        self,
+        intent: Intent,
+        args: bytes,
+        deadline_s: float | None,
+        *,
+        whole: bool = False,
+        key: bytes = b"",
+        trace_id: bytes = b"",
+        may_repeat: Callable[[], bool] | None = None,
+    ) -> Task:
+        call = ToolCall(
+            tool=intent.tool or "",
+            args=args,
+            trace_id=trace_id or self._env.token_bytes(TRACE_BYTES),
+            idempotency_key=key or self._env.token_bytes(KEY_BYTES),
+            deadline=None if deadline_s is None else self._env.monotonic() + deadline_s,
+        )
+        return Task(intent, call, whole, may_repeat or self._attempts.budget.take)
 
     async def _begin(
-        self, decision: Decision, args: bytes, deadline: float | None, trace_id: bytes
-    ) -> tuple[Execution, Work]:
-        if not decision.candidates:
-            raise CallError(Code.NOT_FOUND, decision.missing)
-        tool = decision.intent.tool or ""
-        call = ToolCall(
-            tool=tool,
-            args=args,
-            trace_id=trace_id,
-            idempotency_key=self._env.token_bytes(KEY_BYTES),
-            deadline=deadline,
-        )
-        attempts: list[Attempt] = []
-        for candidate in decision.candidates[:MAX_ATTEMPTS]:
-            work: Work | None = None
+        self, intent: Intent, task: Task, asked: list[Asked], decide: Callable[[Intent], Awaitable[Decision]]
+    ) -> Decision:
+        """Decide and ask until there is an answer, put into *asked*; or until there is no point in it: CallError."""
+        if self._settled is not None and not self._settled.is_set():
+            await self._settled.wait()
+        comeback: Comeback | None = None
+        while True:
+            version = self._table.version
+            decision = await decide(intent)
             try:
-                work = await self._start(candidate, call)
-                first = await self._first(work, deadline)
+                if not decision.candidates:
+                    raise CallError(Code.NOT_FOUND, decision.missing)
+                task.intent = decision.intent
+                asked.append(await self._attempts.begin(decision.candidates, task))
+                return decision
             except CallError as error:
-                if work is not None:
-                    await work.aclose()
-                self._failed(candidate, error)
-                attempts.append(Attempt(candidate, error))
-                if not may_try_next(effects(candidate, tool), error):
+                if comeback is None:
+                    comeback = Comeback(task, self._table, self._env)
+                if not await comeback.worth(error, version):
                     raise
-                logger.info("%s on %s: %s; trying the next", tool, candidate.node_name, error)
-            except BaseException:
-                if work is not None:
-                    await _close(work)
-                raise
-            else:
-                self._router.outcomes.record(candidate.peer, candidate.card_id, good=True)
-                return Execution(decision, candidate, tuple(attempts), trace_id, work, first), work
-        raise attempts[-1].error
+                self._comebacks += 1
 
-    async def _start(self, candidate: Candidate, call: ToolCall) -> Work:
-        if candidate.peer == self._table.me:
-            return LocalWork(lambda emit: self._local(candidate.card_id, call, emit), self._nursery)
-        return await self._remote.start(candidate, call)
+    def _execution(self, decision: Decision, task: Task, asked: list[Asked]) -> Execution:
+        now = asked[-1]
+        assert now.work is not None
+        resume = None
+        if now.first is not None and continues(now.candidate.card):
+            resume = Resuming(decision, task, asked, self._attempts)
+        return Execution(
+            decision, now.candidate, tuple(task.tried), task.call.trace_id, now.work, now.first, resume
+        )
 
-    async def _first(self, work: Work, deadline: float | None) -> bytes | None:
-        """Wait for the first piece or the result; the work's own error is raised."""
-        limit = float("inf") if deadline is None else max(0.0, deadline - self._env.monotonic())
-        with trio.move_on_after(limit):
-            first = await work.next_piece()
-            if first is None:
-                await work.result()
-            return first
-        raise CallError(Code.DEADLINE, "no answer within the deadline; allow more time with deadline_ms")
-
-    def _failed(self, candidate: Candidate, error: CallError) -> None:
-        self._router.outcomes.record(candidate.peer, candidate.card_id, good=error.code in _NOT_THE_NODES_FAULT)
-        if says_node_failed(error) and candidate.peer != self._table.me:
-            self._table.doubt(candidate.peer, f"a call failed: {error.message}", self._env.monotonic())
-
-
-async def _close(work: Work) -> None:
-    """Stop *work* even where the caller is being cancelled, within a bound."""
-    with trio.move_on_after(CLOSE_TIMEOUT) as scope:
-        scope.shield = True
-        await work.aclose()
-
-
-_NOT_THE_NODES_FAULT = frozenset({Code.INVALID, Code.FORBIDDEN, Code.TOO_LARGE, Code.DEADLINE, Code.NOT_FOUND})
-
-
-def effects(candidate: Candidate, tool: str) -> Effects:
-    """The declared effects of *tool*; of a tool that the card does not describe: the strictest."""
-    return next((item.effects for item in candidate.card.tools if item.name == tool), Effects.ONCE)
+    def _doubt(self, peer: PeerId, why: str) -> None:
+        self._table.doubt(peer, why, self._env.monotonic())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from atmosphere.routing.decision import Candidate, Decision
+from atmosphere.work.continuation import Said
+from atmosphere.work.units import Attempt
 from protocols.call import CallError
 
 
@@ -23,19 +24,32 @@ class Work(Protocol):
         """Stop the work if it still runs, here or there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One candidate that was tried and did not give the answer."""
+class Resumed(NamedTuple):
+    """An answer that goes on elsewhere."""
 
     candidate: Candidate
-    error: CallError
+    work: Work
+    first: bytes | None
+    mark: bytes
+    """The piece that tells the reader; before *first*."""
+
+
+class Resume(Protocol):
+    """Goes on with an answer that broke."""
+
+    said: Said
+    """To be told of every piece."""
+
+    async def __call__(self, error: CallError) -> Resumed:
+        """Raises *error* where that cannot be."""
 
 
 class Execution:
     """Work that has begun to answer: its first piece or its result is there.
 
-    Made by :meth:`Dispatcher.run`; leaving that block cancels what still runs. Once it exists, the candidate does not
-    change any more: a failure from here on is the caller's to see.
+    Made by :meth:`Dispatcher.run`; leaving that block cancels what still runs. From here on a failure is the caller's
+    to see, unless the capability declares that it continues answers (see continuation.py): then another candidate goes
+    on, and a piece in the stream says so.
     """
 
     def __init__(
@@ -46,7 +60,9 @@ class Execution:
         trace_id: bytes,
         work: Work,
         first: bytes | None,
+        resume: Resume | None = None,
     ) -> None:
+        """*resume*: of work that may be continued elsewhere."""
         self.decision = decision
         self.candidate = candidate
         """Who does the work."""
@@ -56,6 +72,7 @@ class Execution:
         self._work = work
         self._first = first
         self._ended = first is None
+        self._resume = resume
 
     def __repr__(self) -> str:
         return f"<Execution {self.candidate.card.type} on {self.candidate.node_name}, {len(self.attempts)} before>"
@@ -70,11 +87,20 @@ class Execution:
     async def next_piece(self) -> bytes | None:
         """The next streamed piece; None at the end. Raises CallError when the work breaks on the way."""
         piece, self._first = self._first, None
-        if piece is None and not self._ended:
-            piece = await self._work.next_piece()
         if piece is None:
-            self._ended = True
-            await self._work.result()
+            try:
+                piece = None if self._ended else await self._work.next_piece()
+                if piece is None:
+                    self._ended = True
+                    await self._work.result()
+            except CallError as error:
+                if self._resume is None:
+                    raise
+                self.candidate, self._work, self._first, piece = await self._resume(error)
+                self._ended = self._first is None
+                return piece
+        if self._resume is not None and piece is not None:
+            self._resume.said.add(piece)
         return piece
 
     async def result(self) -> bytes:
