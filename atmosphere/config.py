@@ -19,6 +19,7 @@ import yaml
 VERSION = 1
 FILE = "config.yaml"
 DEFAULT_HTTP = "127.0.0.1:11451"
+NETWORKS = ("lan", "wan")
 HOME_VARIABLE = "ATMOSPHERE_HOME"
 
 
@@ -57,6 +58,8 @@ class Config:
     """Loopback only; any other address needs an API key, which this release does not have yet."""
     mdns: bool = True
     """Find nodes of the same mesh on the LAN."""
+    network: str = "wan"
+    """How long answers may take before a node is doubted: ``lan`` (one house, one machine) or ``wan``."""
     probe: bool = True
     """Look for backends on the usual local ports."""
     backends: tuple[BackendConfig, ...] = ()
@@ -70,6 +73,10 @@ class Config:
     """Lifetime of the memberships that this node issues. A stolen node is out by itself after that; 60 s at least."""
     grace_s: float = 10.0
     """How long running work may take to finish when the node is asked to stop."""
+
+    def __post_init__(self) -> None:
+        if self.network not in NETWORKS:
+            raise ConfigError(f"network: {self.network!r} is none of {', '.join(NETWORKS)}")
 
 
 def home_folder(option: str | Path | None = None) -> Path:

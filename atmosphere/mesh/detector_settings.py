@@ -73,3 +73,7 @@ def wan() -> DetectorSettings:
 def simulation() -> DetectorSettings:
     """Worlds of thousands of nodes: the numbers of :func:`wan`, as messages there are lost for good, not repeated."""
     return wan()
+
+
+PRESETS = {"lan": lan, "wan": wan, "simulation": simulation}
+"""By the name that an owner writes."""

@@ -57,6 +57,8 @@ class Hooks:
     vector: Callable[[CardVector], None]
     own_order: Callable[[tuple[int, int]], None]
     """Somebody has a beacon of this node itself, in this order: a restored backup must jump above it."""
+    proves: Callable[[PeerId, tuple[int, int]], bool] = lambda peer, order: True
+    """A beacon of a node is fresh enough to be a proof of life: whether the failure detector takes it for one."""
     contested: Callable[[PeerId, tuple[int, int]], None] = lambda peer, order: None
     """A neighbour holds a node alive that this node holds offline, or this node itself offline, and both know its
     beacon in this order: only a later one of it can settle that."""
@@ -180,6 +182,7 @@ class Intake:
             proof, seen = presence is Presence.ALIVE and age <= PROOF_PERIODS * beacon.period_ms / 1000, now - age
         if not proof and age > patience(beacon) and signer not in self._table.nodes:
             return Taken.OLD  # already forgotten here
+        proof = proof and self._hooks.proves(signer, beacon.order)
         if not self._table.observe(signer, beacon, membership, seen, proof=proof):
             return Taken.OLD
         self._members.renewed(membership)

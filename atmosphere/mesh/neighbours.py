@@ -16,7 +16,7 @@ from atmosphere.mesh.inventory import Inventory
 from atmosphere.mesh.library import Library
 from atmosphere.mesh.members import Members
 from atmosphere.mesh.reconciler import Reconciler, contained
-from atmosphere.mesh.table import GradientTable, Path, State
+from atmosphere.mesh.table import GradientTable, Path
 from atmosphere.mesh.trust import Trust
 from protocols.sync.messages import PROTOCOL, Hello, Record, Refused, SyncError
 from protocols.sync.session import Session, open_session, serve_session
@@ -73,8 +73,8 @@ class Neighbours:
         self._env = env
         self._agent = agent
         self._joined = joined
-        self._inventory = Inventory(table, trust)
-        self._reconciler = Reconciler(self._open, self._inventory, trust, intake, library, env, learned)
+        self.inventory = Inventory(table, trust)
+        self._reconciler = Reconciler(self._open, self.inventory, trust, intake, library, env, learned)
         self._nursery: trio.Nursery | None = None
         self._new, self._next = trio.open_memory_channel[PeerId](GREETINGS_WAITING)
         self._ready: dict[PeerId, trio.Event] = {}
@@ -108,10 +108,7 @@ class Neighbours:
     def _disconnected(self, peer: PeerId) -> None:
         self._ready.pop(peer, None)
         self._reconciler.leave(peer)
-        node = self._table.nodes.get(peer)
         self._table.disconnected(peer)
-        if node is not None and node.state is State.ONLINE:
-            self._table.doubt(peer, "the connection was lost", self._env.monotonic())
 
     async def wait_ready(self, peer: PeerId) -> None:
         """Return when *peer* and this node have admitted each other; at once for an old neighbour."""
@@ -131,7 +128,7 @@ class Neighbours:
             trust=self._trust.digest,
             agent=self._agent,
             now_ms=int(self._env.now() * 1000),
-            nodes=self._inventory.nodes.root,
+            nodes=self.inventory.nodes.root,
         )
 
     def _judge(self, peer: PeerId, hello: Hello) -> None:
@@ -206,6 +203,10 @@ class Neighbours:
         self._ready.pop(peer, None)
         self._reconciler.leave(peer)
         self._host.expel(peer)
+
+    async def reconcile(self, peer: PeerId) -> None:
+        """Compare with a ready neighbour now; it does the same if it knows otherwise. Never raises for what it does."""
+        await self._reconciler.reconcile(peer, answering=False)
 
     def wake(self) -> None:
         """Something may be wanted now."""

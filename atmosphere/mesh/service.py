@@ -14,14 +14,24 @@ from atmosphere.capabilities.vector import CardVector
 from atmosphere.env import Env
 from atmosphere.identity import Identity, IdentityError, Membership
 from atmosphere.mesh.announcer import Announcer, Load, beacon_addresses
+from atmosphere.mesh.detector import Detector
+from atmosphere.mesh.detector_settings import DetectorSettings
 from atmosphere.mesh.intake import Hooks, Intake, Taken, vector_key
 from atmosphere.mesh.library import Library
 from atmosphere.mesh.members import Members
 from atmosphere.mesh.neighbours import Neighbours, contained
 from atmosphere.mesh.table import GradientTable, Path, State
 from atmosphere.mesh.trust import Heard, Trust
+from atmosphere.mesh.watch import Watch
 from atmosphere.store import Store
-from protocols.beacons import beacons_topic, health_topic, revocations_topic
+from protocols.beacons import (
+    BeaconError,
+    Health,
+    HealthKind,
+    beacons_topic,
+    health_topic,
+    revocations_topic,
+)
 from protocols.records import records_pb2
 from protocols.sync.messages import Key, Kind, Record
 from transports.dialer import Dialer
@@ -33,18 +43,21 @@ from transports.stream import Stream
 
 logger = logging.getLogger(__name__)
 
+_VERDICTS = {
+    Taken.NEW: Verdict.ACCEPT,
+    Taken.OLD: Verdict.IGNORE,
+    Taken.WAITING: Verdict.IGNORE,
+    Taken.BAD: Verdict.REJECT,
+}
+
 NEIGHBOURS = 12
 """Connections that this node makes on its own to nodes it hears of; GossipSub's upper degree."""
 FEW_NEIGHBOURS = 6
 """Up to GossipSub's degree a new neighbour may be this node's only way to part of the mesh."""
-MISSED_BEACONS = 2
-"""Stated periods without a beacon that make a node doubtful which this node has no connection to."""
-OFFLINE_AFTER_S = 10.0
-"""Of silence after a sign of failure (DESIGN section 6)."""
-PING_EVERY_S = 5.0
-PING_TIMEOUT_S = 5.0
 PRUNE_EVERY_S = 30.0
-WATCH_EVERY_S = 1.0
+SEEK_EVERY_S = 1.0
+LOAD_EVERY_S = 0.2
+"""A load that crosses a step is told this soon; looking costs microseconds."""
 SETTLE_S = 3.0
 """After a start: for the bootstrap nodes to say who was revoked meanwhile."""
 READY_TIMEOUT_S = 5.0
@@ -65,22 +78,30 @@ class Mesh:
         env: Env,
         *,
         agent: str,
+        detector: DetectorSettings,
         on_card: Callable[[bytes, Card], None],
         on_vector: Callable[[CardVector], None],
         on_trust: Callable[[Record], None],
         on_expelled: Callable[[PeerId], None],
+        on_pruned: Callable[[], None],
         membership_s: float,
     ) -> None:
         """*on_card*, *on_vector*: what came of others. *on_trust*: a new trust record; *on_expelled*: a peer whose
-        membership does not hold any more. All are called synchronously."""
+        membership does not hold any more; *on_pruned*: cards may have gone from the table. All are called
+        synchronously."""
         self.table = table
         self.library = Library()
         self.trust = Trust(identity().mesh, store, env, self._trust_changed, membership_s)
         self.members = Members(identity().mesh, self.trust, self.library, env)
-        self.intake = Intake(table, self.library, self.members, env, Hooks(on_card, on_vector, self._heard_of_myself))
+        hooks = Hooks(on_card, on_vector, self._heard_of_myself, self._proves, self._contest)
+        self.intake = Intake(table, self.library, self.members, env, hooks)
         self.neighbours = Neighbours(
             host, identity, self.trust, self.members, self.intake, self.library, table, env, agent, self._joined,
             self._learned,
+        )
+        self.watch = Watch(
+            host, dialer, table, Detector(table.me, detector, env.random.random), identity, env,
+            publish=self._say_health, refute=self._speak_now, ready=self.neighbours.ready,
         )
         self._host = host
         self._dialer = dialer
@@ -89,6 +110,7 @@ class Mesh:
         self._env = env
         self._on_trust = on_trust
         self._on_expelled = on_expelled
+        self._on_pruned = on_pruned
         self.settled = trio.Event()
         """The neighbours that this node knew have told it who may act, or have had their time to."""
         self._speak = trio.Event()
@@ -104,14 +126,16 @@ class Mesh:
         self.table.node(self.table.me, self._env.monotonic()).path = Path.LOCAL
         self.identity_changed()
         await self._host.gossip.subscribe(beacons_topic(mesh_id), self._hear_beacon)
-        await self._host.gossip.subscribe(health_topic(mesh_id), self._hear_leave)
+        await self._host.gossip.subscribe(health_topic(mesh_id), self._hear_health)
         await self._host.gossip.subscribe(revocations_topic(mesh_id), self._hear_trust)
         async with trio.open_nursery() as nursery:
             self._gossipers = nursery
             await nursery.start(self.neighbours.run)
             nursery.start_soon(self._beacons)
-            nursery.start_soon(self._watch)
-            nursery.start_soon(self._measure)
+            await nursery.start(self.watch.run)
+            nursery.start_soon(self._watch_load)
+            nursery.start_soon(self._seek_neighbours)
+            nursery.start_soon(self._keep_house)
             task_status.started()
 
     async def settle(self, expected: Iterable[PeerId]) -> None:
@@ -183,11 +207,21 @@ class Mesh:
             body, beacon, wait = self._announcer.beacon(len(self.table.nodes))
             self.library.put(Key(Kind.BEACON, self.table.me.public_key), body)
             self.table.nodes[self.table.me].beacon = beacon
+            self.watch.proves(self.table.me, beacon.order)
             await self._host.gossip.publish(topic, body)
             gap = self._announcer.gap()
             await trio.sleep(gap)
             with trio.move_on_after(wait - gap):
                 await self._speak.wait()
+
+    def _speak_now(self) -> None:
+        self._speak.set()
+
+    def _proves(self, peer: PeerId, order: tuple[int, int]) -> bool:
+        return self.watch.proves(peer, order)
+
+    def _contest(self, peer: PeerId, order: tuple[int, int]) -> None:
+        self.watch.contest(peer, order)
 
     def _heard_of_myself(self, order: tuple[int, int]) -> None:
         if self._announcer.jump(order):
@@ -197,18 +231,37 @@ class Mesh:
     async def say_goodbye(self) -> None:
         """Tell the mesh that this node is going; it says nothing more after that."""
         self._leaving = True
-        await self._host.gossip.publish(health_topic(self._identity().mesh_id), self._announcer.leave())
+        await self._say_health(Health(HealthKind.LEAVE, self._announcer.leave()).encode())
+
+    async def _say_health(self, message: bytes) -> None:
+        await self._host.gossip.publish(health_topic(self._identity().mesh_id), message)
 
     # -- what this node hears -------------------------------------------------------------------------------------
 
     def _hear_beacon(self, message: GossipMessage) -> Verdict:
-        return self._verdict(self.intake.beacon(message.data, message.author, message.forwarder), message)
-
-    def _hear_leave(self, message: GossipMessage) -> Verdict:
-        taken = self.intake.leave(message.data, message.author)
+        taken = self.intake.beacon(message.data, message.author, message.forwarder)
+        self.neighbours.wake()
         if taken is Taken.NEW:
-            self._dialer.forget(message.author)
-        return self._verdict(taken, message)
+            self._seek(message.author)
+        return _VERDICTS[taken]
+
+    def _hear_health(self, message: GossipMessage) -> Verdict:
+        try:
+            health = Health.decode(message.data)
+        except BeaconError as error:
+            logger.debug("a health message of %s was refused: %s", message.author.short, error)
+            return Verdict.REJECT
+        if health is None:
+            return Verdict.ACCEPT  # of a later release: not for this node, but perhaps for others
+        if health.kind is HealthKind.LEAVE:
+            taken = self.intake.leave(health.envelope, message.author)
+            if taken is Taken.NEW:
+                self._dialer.forget(message.author)
+                self.watch.left(message.author)
+        else:
+            taken = self.watch.hear(health.envelope, message.author)
+        self.neighbours.wake()
+        return _VERDICTS[taken]
 
     def _hear_trust(self, message: GossipMessage) -> Verdict:
         try:
@@ -232,6 +285,10 @@ class Mesh:
             me.membership = None
         self._on_trust(record)
 
+    def _forget(self, peer: PeerId) -> None:
+        self.intake.forget(peer)
+        self.watch.forget(peer)
+
     def _holds(self, membership: Membership) -> bool:
         try:
             self.trust.check(membership)
@@ -241,16 +298,9 @@ class Mesh:
 
     def _expel(self, peer: PeerId) -> None:
         self._dialer.forget(peer)
-        self.intake.forget(peer)
+        self._forget(peer)
         self.neighbours.expel(peer, "its membership was revoked")
         self._on_expelled(peer)
-
-    def _verdict(self, taken: Taken, message: GossipMessage) -> Verdict:
-        self.neighbours.wake()
-        if taken is Taken.NEW:
-            self._seek(message.author)
-            return Verdict.ACCEPT
-        return Verdict.REJECT if taken is Taken.BAD else Verdict.IGNORE
 
     def _seek(self, peer: PeerId) -> None:
         """Keep a few connections to nodes that this node has heard of."""
@@ -263,7 +313,7 @@ class Mesh:
     def _joined(self, peer: PeerId) -> None:
         assert self._gossipers is not None
         self._gossipers.start_soon(contained, self._gossip_with, peer)
-        self._gossipers.start_soon(contained, self._ping, peer)
+        self.watch.joined(peer)
         self._seek(peer)
 
     async def _gossip_with(self, peer: PeerId) -> None:
@@ -290,48 +340,25 @@ class Mesh:
         reason = refusal.message if refusal else f"{peer.short} did not greet within {READY_TIMEOUT_S:g} s"
         raise PeerUnreachable(reason)
 
-    async def _measure(self) -> None:
+    async def _keep_house(self) -> None:
         while True:
-            await trio.sleep(PING_EVERY_S)
-            async with trio.open_nursery() as nursery:
-                for peer in self.neighbours.ready():
-                    nursery.start_soon(contained, self._ping, peer)
+            await trio.sleep(PRUNE_EVERY_S)
+            for peer in self.table.prune(self._env.monotonic()):
+                self._dialer.forget(peer)
+                self._forget(peer)
+            self._on_pruned()
+            for peer in self.members.fallen():  # memberships that have expired
+                self._expel(peer)
+            self.trust.forget_ended()
 
-    async def _ping(self, peer: PeerId) -> None:
-        try:
-            with trio.fail_after(PING_TIMEOUT_S):
-                seconds = await self._host.ping(peer)
-        except (trio.TooSlowError, PeerUnreachable):
-            node = self.table.nodes.get(peer)
-            if node is not None and node.state is not State.ONLINE:
-                # The second one in a row: TCP would go on waiting for minutes, and dial only then.
-                await self._host.disconnect(peer)
-            self.table.doubt(peer, "no answer to a ping", self._env.monotonic())
-            return
-        self.table.alive(peer, self._env.monotonic())
-        node = self.table.nodes.get(peer)
-        if node is not None:
-            measured = seconds * 1000
-            node.rtt_ms = measured if node.rtt_ms is None else 0.7 * node.rtt_ms + 0.3 * measured
-
-    async def _watch(self) -> None:
-        next_prune = self._env.monotonic() + PRUNE_EVERY_S
+    async def _seek_neighbours(self) -> None:
         while True:
-            await trio.sleep(WATCH_EVERY_S)
-            now = self._env.monotonic()
+            await trio.sleep(SEEK_EVERY_S)
             for node in list(self.table.nodes.values()):
-                if node.state is State.SUSPECT and now - (node.silent_since or now) >= OFFLINE_AFTER_S:
-                    self.table.gone(node.peer, node.reason)
-                elif node.state is State.ONLINE and node.path is Path.UNKNOWN and node.beacon is not None:
+                if node.state is State.ONLINE and node.path is Path.UNKNOWN:
                     self._seek(node.peer)
-                    if now - node.last_seen > MISSED_BEACONS * node.beacon.period_ms / 1000:
-                        self.table.doubt(node.peer, "its beacons have stopped", now)
-            if now >= next_prune:
-                next_prune = now + PRUNE_EVERY_S
-                for peer in self.table.prune(now):
-                    self._dialer.forget(peer)
-                    self.intake.forget(peer)
-                for peer in self.members.fallen():  # memberships that have expired
-                    self._expel(peer)
-                self.trust.forget_ended()
+
+    async def _watch_load(self) -> None:
+        while True:
+            await trio.sleep(LOAD_EVERY_S)
             self.set_load(self._announcer.current_load())

@@ -14,6 +14,7 @@ from atmosphere.embedding import Embedder, MiniLM
 from atmosphere.env import Env, SystemEnv
 from atmosphere.identity import Keyring
 from atmosphere.identity.identity import MEMBERSHIP_S
+from atmosphere.mesh.detector_settings import PRESETS
 from atmosphere.mesh.service import Mesh
 from atmosphere.node.node import Node
 from atmosphere.node.serving import Serving
@@ -112,10 +113,12 @@ def _wire(node: Node, host: Host, dialer: Dialer, nursery: trio.Nursery) -> None
         node.store,
         env,
         agent=f"atmosphere-p2p/{__version__}",
+        detector=PRESETS[config.network](),
         on_card=lambda card_id, card: node.vectorizer.card(card_id, card),
         on_vector=lambda vector: node.vectorizer.fetched(vector),
         on_trust=node.standing.heard,
         on_expelled=node.standing.expelled,
+        on_pruned=lambda: node.router.vectors.keep(node.table.cards),
         membership_s=max(config.membership_s, MEMBERSHIP_S),
     )
     node.vectorizer = Vectorizer(
