@@ -24,7 +24,7 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.tls.transport import PROTOCOL_ID as TLS
-from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError
+from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.tools.anyio_service import background_trio_service
 from libp2p.transport.websocket.transport import WebsocketConfig
 from multiaddr import Multiaddr
@@ -41,6 +41,7 @@ from transports.libp2p.host import LibraryHost, open_negotiated
 from transports.libp2p.muxed_stream import MuxedStream
 from transports.libp2p.noise import NoiseTransport
 from transports.libp2p.pubsub import Pubsub
+from transports.libp2p.stream import Libp2pStream
 from transports.libp2p.swarm import Swarm
 from transports.libp2p.tcp import Tcp
 from transports.libp2p.tls import make_tls
@@ -48,51 +49,17 @@ from transports.libp2p.upgrader import Upgrader
 from transports.libp2p.version import require_checked_version
 from transports.libp2p.websocket import WebSocket
 from transports.peer_id import PeerId
-from transports.stream import Stream, StreamClosed
+from transports.ping import PING, Pinger, serve_ping
+from transports.stream import Stream
 
 logger = logging.getLogger(__name__)
 
-PING = "/ipfs/ping/1.0.0"
-PING_SIZE = 32
 IDENTIFY = "/ipfs/id/1.0.0"
 
 MAX_KNOWN_PEERS = 4096
 """Peers whose addresses are kept for dialling; the oldest entry goes first."""
 
 StreamHandler = Callable[[Stream], Awaitable[None]]
-
-
-class Libp2pStream:
-    """A :class:`~transports.stream.Stream` over a muxed stream."""
-
-    __slots__ = ("_muxed", "peer")
-
-    def __init__(self, peer: PeerId, muxed: MuxedStream) -> None:
-        self.peer = peer
-        self._muxed = muxed
-
-    def __repr__(self) -> str:
-        return f"<Libp2pStream with {self.peer.short}, {self._muxed!r}>"
-
-    async def read(self, limit: int) -> bytes:
-        try:
-            return await self._muxed.read(limit)
-        except MuxedStreamEOF:
-            return b""
-        except MuxedStreamError as error:
-            raise StreamClosed(str(error)) from None
-
-    async def write(self, data: bytes) -> None:
-        try:
-            await self._muxed.write(data)
-        except MuxedStreamError as error:
-            raise StreamClosed(str(error)) from None
-
-    async def close(self) -> None:
-        await self._muxed.close()
-
-    async def reset(self) -> None:
-        await self._muxed.reset()
 
 
 @dataclass(frozen=True)
@@ -151,8 +118,7 @@ class Host:
         self._admitted: set[PeerId] = set()
         self._known: dict[PeerId, tuple[str, ...]] = {}
         self._listeners: list[_Listener] = []
-        self._pings: dict[PeerId, Libp2pStream] = {}
-        self._ping_count = 0
+        self._pinger = Pinger(self.open_stream, lambda peer: bool(self._connections_to(peer)))
         self._dialling: dict[PeerId, trio.Event] = {}
         self._refused: Counter[str] = Counter()
 
@@ -233,43 +199,7 @@ class Host:
 
     async def ping(self, peer: PeerId) -> float:
         """Seconds to *peer* and back over an open connection. Raises PeerUnreachable; set a deadline around it."""
-        if not self._connections_to(peer):
-            raise PeerUnreachable(f"{peer} is not connected; a ping does not dial")
-        kept = self._pings.pop(peer, None)
-        if kept is not None:
-            try:
-                return await self._ping_over(kept)
-            except StreamClosed as error:  # js-libp2p ends a ping stream after 10 s: that says nothing about the peer
-                logger.debug("the ping stream to %s has ended (%s); another one is opened", peer, error)
-        try:
-            return await self._ping_over(cast(Libp2pStream, await self.open_stream(peer, PING)))
-        except StreamClosed as error:
-            raise PeerUnreachable(f"{peer} does not answer a ping: {error}") from None
-
-    async def _ping_over(self, stream: Libp2pStream) -> float:
-        """One ping; the stream is kept for the next one. Raises StreamClosed."""
-        self._ping_count += 1
-        payload = self._ping_count.to_bytes(PING_SIZE, "big")
-        answer = b""
-        try:
-            started = trio.current_time()
-            await stream.write(payload)
-            while len(answer) < PING_SIZE:
-                received = await stream.read(PING_SIZE - len(answer))
-                if not received:
-                    raise StreamClosed("the peer closed the ping stream")
-                answer += received
-            elapsed = trio.current_time() - started
-            if answer != payload:
-                raise StreamClosed("the peer answered with other bytes")
-        except BaseException:
-            await stream.reset()
-            raise
-        if stream.peer in self._pings:  # two pings at a time: one stream is kept
-            await stream.reset()
-        elif self._connections_to(stream.peer):
-            self._pings[stream.peer] = stream
-        return elapsed
+        return await self._pinger.ping(peer)
 
     # Connections --------------------------------------------------------------------------------------------------
 
@@ -336,7 +266,7 @@ class Host:
 
     def last_connection_lost(self, peer: PeerId) -> None:
         """Called by the swarm."""
-        self._pings.pop(peer, None)
+        self._pinger.forget(peer)
         self.gossip.remove_peer(peer)
         if peer not in self._admitted and self._swarm.peerstore.has_peer(ID(peer.raw)):
             self._swarm.peerstore.clear_peerdata(ID(peer.raw))  # strangers must not fill our memory one by one
@@ -395,15 +325,6 @@ class Host:
         )
 
 
-async def _serve_ping(stream: Stream) -> None:
-    """Echo, as /ipfs/ping/1.0.0 wants, until the peer closes."""
-    try:
-        while data := await stream.read(PING_SIZE):
-            await stream.write(data)
-    except StreamClosed:
-        return
-
-
 @asynccontextmanager
 async def open_host(config: HostConfig, key: bytes) -> AsyncIterator[Host]:
     """Run a host with the identity of the 32-byte Ed25519 seed *key* for the length of the block.
@@ -438,7 +359,7 @@ async def open_host(config: HostConfig, key: bytes) -> AsyncIterator[Host]:
         if protocol != PING and protocol is not None and handler is not None:
             host._register_library(str(protocol), handler)
     library_host.multiselect.handlers = cast(Any, host._handlers)  # identify lists the keys; nothing calls the values
-    host.handle(PING, _serve_ping, public=True)
+    host.handle(PING, serve_ping, public=True)
     router = make_router()
     pubsub = Pubsub(library_host, router, config, lambda peer: PeerId(peer.to_bytes()) in host._admitted)
 

@@ -15,8 +15,9 @@ from tests.interop.js_peer import Dialler, JsError, JsPeer, Security, Transport,
 from tests.transports.support import echo, eventually, seed
 from transports.config import HostConfig
 from transports.errors import PeerUnreachable
-from transports.host import PING, Host, open_host
+from transports.host import Host, open_host
 from transports.peer_id import PeerId
+from transports.ping import PING
 from transports.stream import Stream, StreamClosed
 
 pytestmark = pytest.mark.e2e

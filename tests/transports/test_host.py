@@ -20,9 +20,10 @@ from multiaddr import Multiaddr
 
 from tests.transports.support import CONFIG, connect, echo, eventually, hosts, seed
 from transports.errors import AddressError, ListenError, PeerUnreachable
-from transports.host import IDENTIFY, PING, Host, open_host
+from transports.host import IDENTIFY, Host, open_host
 from transports.libp2p.tls import make_tls
 from transports.peer_id import PeerId
+from transports.ping import PING
 from transports.stream import Stream, StreamClosed
 
 WS = replace(CONFIG, listen=("/ip4/127.0.0.1/tcp/0/ws",))
