@@ -9,7 +9,9 @@ BENCHMARKS := startup embedding call shim trust
 
 FUZZ_SECONDS ?= 300
 
-.PHONY: demo test lint bench fuzz proto clean
+SOAK_TESTS := tests/e2e/test_failure_detection.py tests/e2e/test_network.py tests/e2e/test_thousand_units.py tests/soak
+
+.PHONY: demo test lint bench soak fuzz proto clean
 
 demo: $(VENV)/.stamp  ## three nodes, one API, one of them killed
 	$(RUN) -m scripts.demo
@@ -26,6 +28,9 @@ bench: $(VENV)/.stamp $(PEERS)/.stamp  ## figures, as ratios against peers measu
 	@for name in $(BENCHMARKS); do \
 	  echo "== $$name"; $(RUN) -m tests.benchmarks.$$name || exit 1; \
 	done
+
+soak: $(VENV)/.stamp  ## the long forms: twenty deaths, ten minutes of loss and delay, 100,000 requests; 40 minutes
+	ATMOSPHERE_SOAK=1 $(RUN) -m pytest -s $(SOAK_TESTS)
 
 fuzz: $(VENV)/.stamp  ## every parser against coverage-guided fuzzing, FUZZ_SECONDS each
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(RUN) -m pytest -s tests/fuzz
