@@ -131,7 +131,14 @@ def _wire(node: Node, host: Host, dialer: Dialer, nursery: trio.Nursery) -> None
     node.client = CallClient(lambda peer: node.mesh.open_stream(peer, CALL))
     remote = MeshCalls(node.client, node.table, env)
     node.dispatcher = Dispatcher(
-        node.router, node.table, node.registry.serve, remote, env, nursery, node.mesh.settled
+        node.router,
+        node.table,
+        node.registry.serve,
+        remote,
+        env,
+        nursery,
+        node.mesh.settled,
+        on_failed=node.mesh.watch.failed,
     )
     serving = Serving(node.registry, node.mesh, node.audit, env)
     node.calls = CallServer(serving.serve, load=serving.load)
