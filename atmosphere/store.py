@@ -46,6 +46,18 @@ MIGRATIONS: tuple[str, ...] = (
         space TEXT NOT NULL, vector BLOB NOT NULL) STRICT;
     CREATE INDEX passages_of ON passages(path);
     """,
+    # 2: plans
+    """
+    CREATE TABLE plans (               -- given and not yet forgotten; owner: the API key that gave it, or nobody
+        id TEXT PRIMARY KEY, owner TEXT NOT NULL, name TEXT NOT NULL, document BLOB NOT NULL, units INTEGER NOT NULL,
+        state TEXT NOT NULL, reason TEXT NOT NULL, created_at REAL NOT NULL, ended_at REAL) STRICT;
+    CREATE INDEX plans_by_time ON plans(created_at);
+    CREATE TABLE plan_units (          -- units that have ended, and those sent that must not be sent twice (begun)
+        plan TEXT NOT NULL REFERENCES plans(id) ON DELETE CASCADE, unit TEXT NOT NULL, state TEXT NOT NULL,
+        result BLOB NOT NULL, code TEXT NOT NULL, message TEXT NOT NULL, node TEXT NOT NULL,
+        attempts INTEGER NOT NULL, began_at REAL NOT NULL, seconds REAL NOT NULL,
+        PRIMARY KEY (plan, unit)) STRICT;
+    """,
 )
 
 

@@ -155,6 +155,11 @@ class ApiKeys:
         expected, key = self._state.keys.get(match[1], (_NO_HASH, None))
         return key if hmac.compare_digest(_hash(match[2]), expected) else None
 
+    def in_force(self, key_id: str) -> ApiKey | None:
+        """The key *key_id* for as long as it is in force: for work that goes on after the request that showed it."""
+        _, key = self._state.keys.get(key_id, (_NO_HASH, None))
+        return key
+
     async def refresh(self) -> None:
         """Take in what another process has changed. Looks once a second at most; free in between."""
         now = self._env.monotonic()
