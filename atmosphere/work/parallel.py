@@ -14,6 +14,8 @@ from protocols.call import CallError, Code
 
 RunUnit = Callable[[int, Unit, Callable[[], bool]], Awaitable[UnitResult]]
 """(number, unit, whether it may be given to a second node when it is slow) -> result. Does not raise CallError."""
+RESULTS_WAITING = 16
+"""Results that wait for the reader; then units wait to be begun."""
 LOOK_S = 0.25
 """How often the mesh is asked for its room."""
 
@@ -45,7 +47,7 @@ class UnitResults:
         self._nursery = nursery
         self._fixed = in_flight
         self._scope = trio.CancelScope()
-        self._send, self._receive = trio.open_memory_channel[UnitResult](0)
+        self._send, self._receive = trio.open_memory_channel[UnitResult](RESULTS_WAITING)
         self._ended = trio.Event()
         self._error: Exception | None = None
         self._exhausted = False
