@@ -57,11 +57,11 @@ class Hooks:
     vector: Callable[[CardVector], None]
     own_order: Callable[[tuple[int, int]], None]
     """Somebody has a beacon of this node itself, in this order: a restored backup must jump above it."""
-    proves: Callable[[PeerId, tuple[int, int]], bool] = lambda peer, order: True
-    """A beacon of a node is fresh enough to be a proof of life: whether the failure detector takes it for one."""
     contested: Callable[[PeerId, tuple[int, int]], None] = lambda peer, order: None
     """A neighbour holds a node alive that this node holds offline, or this node itself offline, and both know its
     beacon in this order: only a later one of it can settle that."""
+    proves: Callable[[PeerId, tuple[int, int]], bool] = lambda peer, order: True
+    """A beacon of a node is fresh enough to be a proof of life: whether the failure detector takes it for one."""
 
 
 class Intake:

@@ -93,7 +93,7 @@ class Mesh:
         self.library = Library()
         self.trust = Trust(identity().mesh, store, env, self._trust_changed, membership_s)
         self.members = Members(identity().mesh, self.trust, self.library, env)
-        hooks = Hooks(on_card, on_vector, self._heard_of_myself, self._proves, self._contest)
+        hooks = Hooks(on_card, on_vector, self._heard_of_myself, self._contest, self._proves)
         self.intake = Intake(table, self.library, self.members, env, hooks)
         self.neighbours = Neighbours(
             host, identity, self.trust, self.members, self.intake, self.library, table, env, agent, self._joined,
