@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,10 @@ class BackOff:
 GIVE_UP_AFTER = 12
 """Failures in a row after which a peer that is not wanted forever is forgotten: with the default back-off 6 minutes."""
 
+KNOCK_EVERY = 2.0
+"""Seconds between dials out of turn while this node is cut off: a network that is whole again is noticed in about this
+time, however long it was parted and however far the back-off has grown, for half a packet per second."""
+
 MAX_WANTED = 1024
 """Peers kept in the plan; beyond it a new peer that is not wanted forever is refused."""
 
@@ -49,6 +54,8 @@ class _Entry:
     connected: bool = False
     dialling: bool = False
     last_error: str = ""
+    tried: float = -math.inf
+    silent: bool = False  # the last dial failed, and not because it was refused
     hurried: bool = False
     kept: bool = True  # False: nobody wants the peer connected, one dial was asked for
 
@@ -71,10 +78,20 @@ class DialPlan:
     def __init__(self, back_off: BackOff | None = None) -> None:
         self._back_off = back_off or BackOff()
         self._entries: dict[PeerId, _Entry] = {}
+        self._knocked = -math.inf
 
     def __repr__(self) -> str:
         connected = sum(entry.connected for entry in self._entries.values())
-        return f"<DialPlan, {connected} of {len(self._entries)} wanted peers connected>"
+        cut_off = ", cut off" if self.cut_off else ""
+        return f"<DialPlan, {connected} of {len(self._entries)} wanted peers connected{cut_off}>"
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether at least half of the wanted peers do not answer. Then it is the network, rather than all of them, and
+        of two halves that have lost each other at least one sees it so. A refusal is an answer."""
+        wanted = [entry for entry in self._entries.values() if entry.kept]
+        silent = sum(entry.silent for entry in wanted)
+        return silent > 0 and silent * 2 >= len(wanted)
 
     def want(self, peer: PeerId, addresses: Sequence[str], forever: bool, connected: bool, now: float) -> bool:
         """Add *peer*, or add to what is known of it. New addresses are dialled at once. False: the plan is full."""
@@ -111,11 +128,17 @@ class DialPlan:
         """Dial *peer* no more. A connection that exists stays."""
         self._entries.pop(peer, None)
 
-    def on_connected(self, peer: PeerId) -> None:
+    def on_connected(self, peer: PeerId, now: float) -> None:
+        """*peer* has a connection. If this node was cut off, and *peer* was away, the others may be back as well."""
         entry = self._entries.get(peer)
         if entry is None:
             return
+        if entry.silent and self.cut_off:
+            for other in self._entries.values():
+                if other.silent and other.kept:
+                    other.due = min(other.due, now)
         entry.connected = True
+        entry.silent = False
         entry.failures = 0
         entry.last_error = ""
         if not entry.dialling:
@@ -127,16 +150,16 @@ class DialPlan:
             entry.connected = False
             entry.due = now + self._back_off.delay(0, draw)
 
-    def on_failed(self, peer: PeerId, reason: str, now: float, draw: float) -> None:
+    def on_failed(self, peer: PeerId, reason: str, now: float, draw: float, *, refused: bool = False) -> None:
         """A dial failed. A peer that is not wanted forever is forgotten after GIVE_UP_AFTER of them in a row."""
         entry = self._entries.get(peer)
         if entry is None:
             return
+        entry.last_error = reason
+        entry.silent = not refused and not entry.connected
         if entry.hurried:
-            entry.last_error = reason
             return
         entry.failures += 1
-        entry.last_error = reason
         entry.due = now + self._back_off.delay(entry.failures, draw)
         if entry.failures >= GIVE_UP_AFTER and not entry.forever and not entry.connected:
             del self._entries[peer]
@@ -145,17 +168,25 @@ class DialPlan:
         """Up to *limit* peers that are to be dialled now, the longest due first; each then belongs to the caller,
         who reports with :meth:`on_failed` if need be, and :meth:`end` in any case."""
         due = [(entry.due, peer) for peer, entry in self._entries.items() if self._waiting(entry) and entry.due <= now]
-        return self._begin([peer for _, peer in sorted(due)], limit)
+        return self._begin([peer for _, peer in sorted(due)], now, limit)
 
-    def begin_hurried(self, limit: int) -> list[tuple[PeerId, tuple[str, ...]]]:
-        """The same for the peers that are in a hurry."""
-        hurried = [p for p, entry in self._entries.items() if entry.hurried and not entry.dialling]
-        return self._begin(hurried, limit)
+    def begin_hurried(self, now: float, limit: int) -> list[tuple[PeerId, tuple[str, ...]]]:
+        """The same for the peers that are in a hurry. While this node is cut off, the silent ones take turns in it."""
+        knock = self.next_knock()
+        if knock is not None and now >= knock:
+            self._knocked = now
+            min(self._knockable(), key=lambda entry: entry.tried).hurried = True
+        hurried = [peer for peer, entry in self._entries.items() if entry.hurried and not entry.dialling]
+        return self._begin(hurried, now, limit)
 
-    def _begin(self, peers: list[PeerId], limit: int) -> list[tuple[PeerId, tuple[str, ...]]]:
+    def _knockable(self) -> list[_Entry]:
+        return [e for e in self._entries.values() if e.silent and self._waiting(e)] if self.cut_off else []
+
+    def _begin(self, peers: list[PeerId], now: float, limit: int) -> list[tuple[PeerId, tuple[str, ...]]]:
         chosen = peers[: max(limit, 0)]
         for peer in chosen:
             self._entries[peer].dialling = True
+            self._entries[peer].tried = now
         return [(peer, self._entries[peer].addresses) for peer in chosen]
 
     def end(self, peer: PeerId) -> None:
@@ -166,8 +197,13 @@ class DialPlan:
             if not entry.kept:
                 del self._entries[peer]
 
+    def next_knock(self) -> float | None:
+        """When the next dial out of turn is due; None while this node is not cut off."""
+        tried = min((entry.tried for entry in self._knockable()), default=None)
+        return None if tried is None else max(self._knocked, tried) + KNOCK_EVERY
+
     def next_due(self) -> float | None:
-        """When the next dial is due; None when nothing waits."""
+        """When the next ordinary dial is due; None when nothing waits."""
         return min((entry.due for entry in self._entries.values() if self._waiting(entry)), default=None)
 
     @staticmethod

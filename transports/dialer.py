@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -95,11 +96,13 @@ class Dialer:
                 for peer, addresses in self._plan.begin(trio.current_time(), free):
                     self._dialling += 1
                     nursery.start_soon(self._dial, peer, addresses, None)
-                for peer, addresses in self._plan.begin_hurried(MAX_HURRIED_DIALS - self._hurrying):
+                in_haste = MAX_HURRIED_DIALS - self._hurrying
+                for peer, addresses in self._plan.begin_hurried(trio.current_time(), in_haste):
                     self._hurrying += 1
                     nursery.start_soon(self._dial, peer, addresses, HURRY_TIMEOUT)
                 due = self._plan.next_due() if self._dialling < MAX_PARALLEL_DIALS else None
-                with trio.move_on_at(float("inf") if due is None else due):
+                knock = self._plan.next_knock() if self._hurrying < MAX_HURRIED_DIALS else None
+                with trio.move_on_at(min(math.inf if at is None else at for at in (due, knock))):
                     await self._changed.wait()
 
     async def _dial(self, peer: PeerId, addresses: tuple[str, ...], hurry_s: float | None) -> None:
@@ -108,7 +111,7 @@ class Dialer:
             await self._host.connect(peer, addresses, timeout_s=hurry_s)
         except PeerUnreachable as error:
             failure = error
-            self._plan.on_failed(peer, str(error), trio.current_time(), self._jitter())
+            self._plan.on_failed(peer, str(error), trio.current_time(), self._jitter(), refused=error.refused)
         finally:
             self._plan.end(peer)
             self._dialling -= hurry_s is None
@@ -118,7 +121,8 @@ class Dialer:
             self._on_failed(peer, failure)
 
     def _on_connected(self, peer: PeerId) -> None:
-        self._plan.on_connected(peer)
+        self._plan.on_connected(peer, trio.current_time())
+        self._wake()
 
     def _on_disconnected(self, peer: PeerId) -> None:
         self._plan.on_lost(peer, trio.current_time(), self._jitter())

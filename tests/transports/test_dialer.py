@@ -67,7 +67,7 @@ def test_a_connected_peer_is_not_dialled_and_a_lost_one_soon() -> None:
     assert plan.next_due() is None
     plan.on_lost(peer(1), 5.0, 0.5)
     assert plan.next_due() == 5.25
-    plan.on_connected(peer(1))
+    plan.on_connected(peer(1), 5.0)
     assert plan.begin(100.0, 1) == []
 
 
@@ -81,18 +81,80 @@ def test_the_plan_is_bounded() -> None:
 def test_a_dial_in_a_hurry_leaves_the_back_off_as_it_was() -> None:
     plan = DialPlan()
     plan.want(peer(1), ("/a",), forever=False, connected=False, now=0.0)
-    plan.on_failed(peer(1), "refused", 0.0, 0.0)
+    plan.on_failed(peer(1), "refused", 0.0, 0.0, refused=True)
     plan.hurry(peer(1), ("/b",), 0.1)
     assert plan.begin(100.0, 5) == [], "it is no ordinary dial"
-    assert plan.begin_hurried(0) == []
-    assert plan.begin_hurried(5) == [(peer(1), ("/b", "/a"))]
+    assert plan.begin_hurried(0.1, 0) == []
+    assert plan.begin_hurried(0.1, 5) == [(peer(1), ("/b", "/a"))]
     plan.hurry(peer(1), ("/c",), 0.2)
-    assert plan.begin_hurried(5) == [], "it is being dialled"
+    assert plan.begin_hurried(0.1, 5) == [], "it is being dialled"
     plan.on_failed(peer(1), "silence", 0.2, 0.0)
     plan.end(peer(1))
-    assert plan.begin_hurried(5) == []
+    assert plan.begin_hurried(0.1, 5) == []
     state = plan.states()[peer(1)]
     assert (state.failures, state.due, state.last_error) == (1, 0.5, "silence")
+
+
+def parted(silent: int, answering: int) -> DialPlan:
+    """The plan of a node that has lost *silent* of its peers, long ago: the next ordinary dial is a minute away."""
+    plan = DialPlan()
+    for number in range(silent + answering):
+        plan.want(peer(number), ("/a",), forever=True, connected=number >= silent, now=0.0)
+    for number in range(silent):
+        for _ in range(10):
+            plan.on_failed(peer(number), "no answer", 100.0, 0.0)
+    return plan
+
+
+def knocks(plan: DialPlan, until: float) -> list[tuple[float, PeerId]]:
+    """Who is dialled out of turn, and when; every dial takes a second and fails."""
+    made = []
+    now: float | None = 100.0
+    while now is not None and now <= until:
+        for to, _ in plan.begin_hurried(now, 8):
+            made.append((now, to))
+            plan.on_failed(to, "no answer", now + 1, 0.0)
+            plan.end(to)
+        now = plan.next_knock()
+    return made
+
+
+def test_a_node_that_is_cut_off_knocks_in_turn() -> None:
+    plan = parted(3, 3)
+    assert plan.cut_off
+    assert plan.next_due() == 160.0
+    assert knocks(plan, 108.0) == [(100.0 + 2 * n, peer(n % 3)) for n in range(5)]
+    assert plan.next_due() == 160.0, "the back-off is as it was"
+
+
+def test_a_lone_peer_is_not_knocked_on_while_it_is_dialled() -> None:
+    plan = parted(1, 1)
+    assert plan.begin(160.0, 8) == [(peer(0), ("/a",))]
+    assert plan.next_knock() is None
+    plan.on_failed(peer(0), "no answer", 170.0, 0.0)
+    plan.end(peer(0))
+    assert plan.next_knock() == 162.0
+
+
+@pytest.mark.parametrize("why", ["a few", "refused"])
+def test_a_node_is_not_cut_off_when_few_are_silent_or_they_answer_with_a_refusal(why: str) -> None:
+    plan = parted(2, 3)
+    if why == "refused":
+        plan = parted(5, 1)
+        for number in range(5):
+            plan.on_failed(peer(number), "refused", 100.0, 0.0, refused=True)
+    assert not plan.cut_off
+    assert plan.next_knock() is None
+    assert plan.begin_hurried(1000.0, 8) == []
+
+
+def test_when_one_is_back_the_others_are_dialled_at_once() -> None:
+    plan = parted(4, 2)
+    plan.on_connected(peer(0), 110.0)
+    assert {to for to, _ in plan.begin(110.0, 8)} == {peer(1), peer(2), peer(3)}
+    plan = parted(2, 4)
+    plan.on_connected(peer(0), 110.0)
+    assert plan.begin(110.0, 8) == [], "that was one peer, not the network"
 
 
 def test_a_peer_that_nobody_wants_is_dialled_once_and_not_kept() -> None:
@@ -100,17 +162,17 @@ def test_a_peer_that_nobody_wants_is_dialled_once_and_not_kept() -> None:
     for outcome in ("failed", "connected", "connected before it began", "wanted meanwhile"):
         plan.hurry(peer(1), ("/a",), 0.0)
         if outcome == "connected before it began":
-            plan.on_connected(peer(1))
+            plan.on_connected(peer(1), 5.0)
         else:
-            assert plan.begin_hurried(5) == [(peer(1), ("/a",))]
+            assert plan.begin_hurried(0.1, 5) == [(peer(1), ("/a",))]
             if outcome == "failed":
                 plan.on_failed(peer(1), "refused", 0.0, 0.0)
             elif outcome == "connected":
-                plan.on_connected(peer(1))
+                plan.on_connected(peer(1), 5.0)
             else:
                 plan.want(peer(1), (), forever=True, connected=False, now=0.0)
             plan.end(peer(1))
-        assert plan.begin_hurried(5) == []
+        assert plan.begin_hurried(0.1, 5) == []
         assert (peer(1) in plan.states()) == (outcome == "wanted meanwhile")
     for number in range(MAX_WANTED + 1):
         plan.hurry(peer(number), ("/a",), 0.0)
@@ -120,7 +182,8 @@ def test_a_peer_that_nobody_wants_is_dialled_once_and_not_kept() -> None:
 class FakeHost:
     """Connects to those who are up, in one second."""
 
-    def __init__(self) -> None:
+    def __init__(self, refused: bool = True) -> None:
+        self.refused = refused
         self.peer_id = peer(0)
         self.up: set[PeerId] = set()
         self.attempts: list[tuple[float, PeerId]] = []
@@ -142,7 +205,7 @@ class FakeHost:
         await trio.sleep(1)
         self.dialling -= 1
         if peer_id not in self.up:
-            raise PeerUnreachable("it is down", refused=True)
+            raise PeerUnreachable("it is down", refused=self.refused)
         self._connected[peer_id] = None
         self.on_connected(peer_id)
 
@@ -257,4 +320,24 @@ async def test_a_connected_peer_is_not_dialled_in_a_hurry(autojump_clock: trio.a
         dialer.hurry(peer(1), ("/a",))
         await trio.sleep(2)
         assert len(host.attempts) == 1
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("parted_for", [60, 3600])
+async def test_a_parted_network_is_whole_again_soon(parted_for: float, autojump_clock: trio.abc.Clock) -> None:
+    """Six peers that were silent for so long: all are connected within seconds of their return."""
+    host = FakeHost(refused=False)
+    dialer = Dialer(host, jitter=lambda: 0.5)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dialer.run)
+        for number in range(1, 7):
+            dialer.want(peer(number), ("/a",), forever=True)
+        await trio.sleep(parted_for)
+        per_second = len(host.attempts) / parted_for
+        assert per_second < 1.5, "it costs little"
+        host.up = {peer(number) for number in range(1, 7)}
+        healed = trio.current_time()
+        while len(host.connections()) < 6:  # noqa: ASYNC110 - virtual time
+            await trio.sleep(0.1)
+        assert trio.current_time() - healed < 4.5
         nursery.cancel_scope.cancel()
