@@ -14,7 +14,6 @@ import trio
 
 from atmosphere.env import Env
 from atmosphere.identity import Identity
-from atmosphere.identity.chain import CLOCK_SKEW_S
 from atmosphere.mesh.detector import (
     Action,
     Alive,
@@ -33,11 +32,11 @@ from atmosphere.mesh.detector import (
 from atmosphere.mesh.intake import Taken
 from atmosphere.mesh.neighbours import contained
 from atmosphere.mesh.table import GradientTable, Node, Path, State
-from protocols.beacons import MAX_HEALTH_BYTES, BeaconError, Health, HealthKind, Suspicion
+from protocols.beacons import BeaconError, Health, HealthKind, Suspicion, open_suspicion
 from protocols.probe.client import ask
 from protocols.probe.messages import PROTOCOL, ProbeError, ProbeOutcome
 from protocols.probe.server import ProbeServer
-from protocols.records import EnvelopeError, domains, open_envelope
+from protocols.records import domains
 from transports.dialer import Dialer
 from transports.errors import PeerUnreachable
 from transports.host import Host
@@ -150,21 +149,17 @@ class Watch:
     def hear(self, envelope: bytes, author: PeerId) -> Taken:
         """A member's suspicion of another one, or of this node."""
         try:
-            payload, witness = open_envelope(envelope, domains.SUSPICION, MAX_HEALTH_BYTES)
-            suspicion = Suspicion.decode(payload)
-        except (EnvelopeError, BeaconError) as error:
+            suspicion = open_suspicion(envelope, author)
+        except BeaconError as error:
             logger.debug("a suspicion was refused: %s", error)
             return Taken.BAD
-        if witness != author or witness == suspicion.subject:
-            return Taken.BAD
-        node = self._table.nodes.get(witness)
-        age = self._env.now() - suspicion.issued_at_ms / 1000
-        if node is None or node.membership is None or abs(age) > CLOCK_SKEW_S:
+        witness = self._table.nodes.get(author)
+        if witness is None or witness.membership is None or not suspicion.timely(int(self._env.now() * 1000)):
             return Taken.OLD
         evidence = Evidence.REFUSED if suspicion.refused else Evidence.SILENT
         statement = Statement(suspicion.subject, suspicion.order, evidence)
-        news = self.detector.worth_passing(statement, witness)
-        self._act(self.detector.stated(statement, witness, self._env.monotonic()))
+        news = self.detector.worth_passing(statement, author)
+        self._act(self.detector.stated(statement, author, self._env.monotonic()))
         return Taken.NEW if news else Taken.OLD
 
     def _disconnected(self, peer: PeerId) -> None:
