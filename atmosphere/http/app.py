@@ -13,7 +13,7 @@ from quart import Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from atmosphere.http import admin, inspection, routes, trust
+from atmosphere.http import admin, inspection, plans, routes, trust
 from atmosphere.http.access import Access
 from atmosphere.http.errors import HttpError, envelope, refusal
 from atmosphere.http.gate import Gate, Gone, Message, Receive, Scope, Send, read_head, send_answer
@@ -63,6 +63,7 @@ class HttpApp(QuartTrio):
                 job = understand(path, data)
                 await run_job(self.node, job, key, receive, send, began, gate.limits.leave_s)
             else:
+                scope[plans.KEY] = key
                 await super().asgi_app(cast(Any, scope), cast(Any, _replay(data, receive)), cast(Any, send))
         except HttpError as error:
             gate.refused += 1
@@ -84,6 +85,7 @@ def create_app(node: HttpNode, gate: Gate, access: Access | None = None) -> Http
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # no preflight is ever granted
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_blueprint(routes.create(node))
+    app.register_blueprint(plans.create(node, sees_all=access is None))
     if access is None:
         app.register_blueprint(admin.create(node))
         app.register_blueprint(trust.create(node))
@@ -111,7 +113,8 @@ async def _http_exception(error: HTTPException) -> Response:
     status = error.code or 500
     message = {
         404: "there is no such route; this node has /v1/models, /v1/chat/completions, /v1/completions, "
-             "/v1/embeddings, /v1/health, /v1/mesh/nodes, /v1/mesh/capabilities, /v1/mesh/route, /v1/tools/call",
+             "/v1/embeddings, /v1/health, /v1/mesh/nodes, /v1/mesh/capabilities, /v1/mesh/route, /v1/tools/call, "
+             "/v1/plans",
         405: "this route does not take this method",
         500: "a bug in this node; its log has the details",
     }.get(status, error.description or error.name)

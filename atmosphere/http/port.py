@@ -17,6 +17,7 @@ from atmosphere.identity.revocation import Target
 from atmosphere.routing.decision import Decision
 from atmosphere.routing.intent import Intent
 from atmosphere.work.execution import Execution
+from atmosphere.work.plans.runner import PlanRunner
 from transports.peer_id import PeerId
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ class HttpNode(Protocol):
     def audit(self) -> AuditLog: ...
     @property
     def api_keys(self) -> ApiKeys: ...
+    @property
+    def plans(self) -> PlanRunner: ...
 
     def status(self) -> Any: ...
     def changes(self, since: int) -> Sequence[Any]: ...

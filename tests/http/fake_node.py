@@ -24,6 +24,9 @@ from atmosphere.routing.decision import Candidate, Decision
 from atmosphere.routing.intent import Intent
 from atmosphere.store import Store
 from atmosphere.work.execution import Execution
+from atmosphere.work.plans.permission import PlanPermission
+from atmosphere.work.plans.runner import PlanRunner
+from atmosphere.work.units import Outcome, Unit, UnitResult
 from protocols.call.errors import CallError, Code
 from transports.peer_id import PeerId
 
@@ -118,6 +121,9 @@ class FakeNode:
         self.cancelled = trio.Event()
         self.path = "local"
         self.left = False
+        self.ran: list[Unit] = []
+        self.plans = PlanRunner(self.run_unit, self.store, self.env,
+                                PlanPermission(self, self.api_keys, self.audit))
         self._backends: list[BackendConfig] = []
 
     router = property(lambda self: self)
@@ -171,6 +177,14 @@ class FakeNode:
             with trio.CancelScope(shield=True):
                 await work.done.wait()
             await work.aclose()
+
+    async def run_unit(self, unit: Unit) -> UnitResult:
+        """A unit of a plan: ``{"did": args}``; waits for ever where its arguments say so."""
+        self.ran.append(unit)
+        args = json.loads(unit.args)
+        if args.get("wait"):
+            await trio.sleep_forever()
+        return UnitResult(0, Outcome.OK, json.dumps({"did": args}).encode(), node=self.name)
 
     def status(self) -> FakeStatus:
         ref = CapabilityRef(CARD_ID.hex(), CARD.type, CARD.model)

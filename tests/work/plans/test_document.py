@@ -95,7 +95,7 @@ def test_a_mistake_is_named_with_its_unit(value: Any, words: str) -> None:
 
 
 def test_what_is_too_large_or_no_json_is_refused() -> None:
-    with pytest.raises(PlanError, match="is not JSON: .*line 1"):
+    with pytest.raises(PlanError, match=r"is not JSON: .*line 1"):
         document.read(b"{")
     with pytest.raises(PlanError, match="4194304 is the maximum"):
         document.read(b" " * (document.MAX_DOCUMENT_BYTES + 1))

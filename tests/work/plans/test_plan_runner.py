@@ -68,7 +68,7 @@ class World:
 
 
 @pytest.fixture
-def world(autojump_clock: object) -> Iterator[World]:
+def world() -> Iterator[World]:
     made = World()
     yield made
     made.store.close()
@@ -78,7 +78,9 @@ def states(view: PlanView) -> dict[str, str]:
     return {record.unit: str(record.state) for record in view.records}
 
 
-async def test_inputs_come_from_outputs_and_branches_run_side_by_side(world: World) -> None:
+async def test_inputs_come_from_outputs_and_branches_run_side_by_side(
+    autojump_clock: object, world: World
+) -> None:
     plan = plan_of(unit("e", {"item": {"$item": True}}, for_each=[0, 1, 2]), unit("s", {"query": "q"}),
                    unit("sum", {"all": {"$from": "e", "path": "did"}, "one": {"$from": "e[1]"},
                                 "text": {"$text": ["found ", {"$from": ["e[0]", "s"], "path": "did"}], "join": "+"}}))
@@ -100,7 +102,9 @@ async def test_inputs_come_from_outputs_and_branches_run_side_by_side(world: Wor
         assert last.began_at - view.entry.created_at == pytest.approx(1.0, abs=0.1)
 
 
-async def test_a_failure_skips_what_needs_it_and_a_partial_collection_goes_on(world: World) -> None:
+async def test_a_failure_skips_what_needs_it_and_a_partial_collection_goes_on(
+    autojump_clock: object, world: World
+) -> None:
     world.dispatcher.behave = lambda args: CallError(Code.BACKEND, "no") if args.get("item") == 1 else None
     plan = plan_of(unit("e", {"item": {"$item": True}}, for_each=[0, 1, 2]), unit("all", {"x": {"$from": "e"}}),
                    unit("some", {"x": {"$from": "e", "path": "did", "partial": True}}))
@@ -119,8 +123,9 @@ async def test_a_failure_skips_what_needs_it_and_a_partial_collection_goes_on(wo
     (b'{"a": [1]}', {"$from": "a", "path": "a.3"}, "unit 'b': there is no 'a.3' in the result of 'a'; it is a list of"),
     (b"not json", {"$from": "a"}, "unit 'b': the result of 'a' is not JSON"),
 ])
-async def test_a_reference_that_leads_nowhere_fails_its_unit(world: World, said: bytes, reference: Any,
-                                                            words: str) -> None:
+async def test_a_reference_that_leads_nowhere_fails_its_unit(
+    autojump_clock: object, world: World, said: bytes, reference: Any, words: str
+) -> None:
     world.dispatcher.behave = lambda args: said
     async with world.running() as runner:
         view = await world.done(await runner.submit(plan_of(unit("a"), unit("b", {"x": reference}))))
@@ -129,7 +134,9 @@ async def test_a_reference_that_leads_nowhere_fails_its_unit(world: World, said:
     assert world.dispatcher.begun["b"] == 0
 
 
-async def test_cancel_stops_the_units(world: World) -> None:
+async def test_cancel_stops_the_units(
+    autojump_clock: object, world: World
+) -> None:
     async with world.running() as runner:
         plan = await runner.submit(plan_of(unit("a"), unit("b", after=["a"])))
         await trio.sleep(0.5)
@@ -149,7 +156,9 @@ async def test_cancel_stops_the_units(world: World) -> None:
     assert world.dispatcher.begun == Counter(a=1)
 
 
-async def test_a_plan_has_a_deadline(world: World) -> None:
+async def test_a_plan_has_a_deadline(
+    autojump_clock: object, world: World
+) -> None:
     async with world.running() as runner:
         view = await world.done(await runner.submit(plan_of(unit("a"), unit("b", after=["a"]), deadline_ms=1500)))
     assert view.entry.state is PlanState.FAILED
@@ -157,7 +166,9 @@ async def test_a_plan_has_a_deadline(world: World) -> None:
     assert states(view) == {"a": "ok", "b": "cancelled"}
 
 
-async def test_what_must_not_run_twice_is_on_disk_before_it_is_sent(world: World) -> None:
+async def test_what_must_not_run_twice_is_on_disk_before_it_is_sent(
+    autojump_clock: object, world: World
+) -> None:
     world.allowed.effects = Effects.ONCE
     journal = Journal(world.store)
     seen: list[frozenset[str]] = []
@@ -180,7 +191,7 @@ async def test_what_must_not_run_twice_is_on_disk_before_it_is_sent(world: World
 
 
 @given(graphs(), st.lists(st.floats(0.05, 3.0), max_size=5), st.sampled_from(Effects), st.integers(0, 2**32))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=200)
 def test_restarts_at_any_time_lose_nothing_and_repeat_only_what_may_be(
     plan: Plan, stops: list[float], effects: Effects, seed: int
 ) -> None:
@@ -216,7 +227,9 @@ def test_restarts_at_any_time_lose_nothing_and_repeat_only_what_may_be(
             assert all(position[name] < position[planned.id] for name in planned.needs)
 
 
-async def test_after_a_restart_results_are_taken_from_disk(world: World) -> None:
+async def test_after_a_restart_results_are_taken_from_disk(
+    autojump_clock: object, world: World
+) -> None:
     plan = plan_of(unit("a"), unit("b", {"x": {"$from": "a", "path": "did"}}))
     async with world.running() as runner:
         given_id = await runner.submit(plan)
@@ -227,7 +240,9 @@ async def test_after_a_restart_results_are_taken_from_disk(world: World) -> None
     assert world.dispatcher.args["b"]["x"] == "a"
 
 
-async def test_at_the_start_units_wait_for_the_mesh_to_come_together(world: World) -> None:
+async def test_at_the_start_units_wait_for_the_mesh_to_come_together(
+    autojump_clock: object, world: World
+) -> None:
     missing = CallError(Code.NOT_FOUND, "no node of the mesh offers 'work'")
     start = trio.current_time()
     world.dispatcher.behave = lambda args: missing if trio.current_time() < start + 10 else None
@@ -242,7 +257,9 @@ async def test_at_the_start_units_wait_for_the_mesh_to_come_together(world: Worl
         assert view.records[0].message == "unit 'a': no node of the mesh offers 'work'"
 
 
-async def test_owners_do_not_see_each_other_and_cannot_take_all_places(world: World) -> None:
+async def test_owners_do_not_see_each_other_and_cannot_take_all_places(
+    autojump_clock: object, world: World
+) -> None:
     async with world.running() as runner:
         mine = [await runner.submit(plan_of(unit("a")), "key1") for _ in range(bounds.MAX_RUNNING_OF_ONE)]
         with pytest.raises(CallError, match="of one API key") as raised:
@@ -264,7 +281,9 @@ async def test_owners_do_not_see_each_other_and_cannot_take_all_places(world: Wo
     assert ("key1" in {owner for owner, _ in world.allowed.notes}) is True
 
 
-async def test_what_a_key_may_not_call_fails_its_unit(world: World) -> None:
+async def test_what_a_key_may_not_call_fails_its_unit(
+    autojump_clock: object, world: World
+) -> None:
     world.allowed.refusal = CallError(Code.FORBIDDEN, "the API key 'x' does not cover call:test/work")
     async with world.running() as runner:
         view = await world.done(await runner.submit(plan_of(unit("a"), unit("b", after=["a"])), "key1"))
@@ -274,7 +293,7 @@ async def test_what_a_key_may_not_call_fails_its_unit(world: World) -> None:
 
 
 async def test_a_disk_that_fails_ends_the_plan_and_not_the_node(
-    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: object, world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world.running() as runner:
         plan = await runner.submit(plan_of(unit("a")))
@@ -292,7 +311,9 @@ async def test_a_disk_that_fails_ends_the_plan_and_not_the_node(
         assert (await world.done(await runner.submit(plan_of(unit("a"))))).entry.state is PlanState.OK
 
 
-async def test_old_plans_make_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_old_plans_make_room(
+    autojump_clock: object, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from atmosphere.work.plans import journal
 
     monkeypatch.setattr(journal, "KEPT_PLANS", 2)
