@@ -26,6 +26,7 @@ from atmosphere.identity.api_keys import ApiKeys
 from atmosphere.identity.identity import ISSUER_S
 from atmosphere.knowledge import FolderInfo, IndexReport, Knowledge, KnowledgeBackend, KnowledgeError
 from atmosphere.mesh.announcer import Announcer, Load
+from atmosphere.mesh.detector import DetectorStatistics
 from atmosphere.mesh.service import Mesh
 from atmosphere.mesh.table import GradientTable
 from atmosphere.mesh.views import (
@@ -42,6 +43,8 @@ from atmosphere.routing.router import Router
 from atmosphere.routing.vectorizer import Vectorizer
 from atmosphere.store import Store
 from atmosphere.work.dispatcher import Dispatcher
+from atmosphere.work.plans.runner import PlanRunner
+from atmosphere.work.statistics import DispatcherStatistics
 from protocols.call.client import CallClient, ClientStatistics
 from protocols.call.server import CallServer, ServerStatistics
 from transports.host import Host, HostStatistics
@@ -66,8 +69,8 @@ class Statistics:
     host: HostStatistics
     calls_out: ClientStatistics
     calls_in: ServerStatistics
-    running: int
-    """Work that was begun here and has not ended."""
+    work: DispatcherStatistics
+    detector: DetectorStatistics
     registry: RegistryStatistics
 
 
@@ -111,6 +114,7 @@ class Node:
         self.calls: CallServer
         self.client: CallClient
         self.dispatcher: Dispatcher
+        self.plans: PlanRunner
 
     def __repr__(self) -> str:
         return f"<Node {self.name} {self.peer_id.short} of {self.mesh_name}>"
@@ -185,7 +189,8 @@ class Node:
             host=self.host.statistics(),
             calls_out=self.client.statistics(),
             calls_in=self.calls.statistics(),
-            running=self.dispatcher.running,
+            work=self.dispatcher.statistics(),
+            detector=self.mesh.watch.detector.statistics(),
             registry=self.registry.statistics(),
         )
 

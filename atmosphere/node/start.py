@@ -21,6 +21,8 @@ from atmosphere.node.serving import Serving
 from atmosphere.routing.vectorizer import Vectorizer
 from atmosphere.store import Store
 from atmosphere.work.dispatcher import Dispatcher
+from atmosphere.work.plans.permission import PlanPermission
+from atmosphere.work.plans.runner import PlanRunner
 from atmosphere.work.remote import MeshCalls
 from protocols.call.client import CallClient
 from protocols.call.messages import PROTOCOL as CALL
@@ -89,6 +91,7 @@ async def _start(node: Node, host: Host, nursery: trio.Nursery) -> None:
     nursery.start_soon(node.vectorizer.run)
     nursery.start_soon(node.keep_offer)
     nursery.start_soon(node.scanner.run)
+    await nursery.start(node.plans.run)
     nursery.start_soon(node.refresh_knowledge)
     nursery.start_soon(dialer.run)
     known = [split_peer(address) for address in config.bootstrap]
@@ -140,6 +143,8 @@ def _wire(node: Node, host: Host, dialer: Dialer, nursery: trio.Nursery) -> None
         node.mesh.settled,
         on_failed=node.mesh.watch.failed,
     )
+    permission = PlanPermission(node.router, node.api_keys, node.audit)
+    node.plans = PlanRunner(node.dispatcher.unit, node.store, env, permission)
     serving = Serving(node.registry, node.mesh, node.audit, env)
     node.calls = CallServer(serving.serve, load=serving.load)
     node.standing.connect(host, node.mesh)

@@ -64,7 +64,7 @@ class Held:
             told = client.get("/v1/admin/statistics").raise_for_status().json()
             descriptors = process.num_fds()
         host = told["host"]
-        running = told["running"] + told["registry"]["running"] + told["registry"]["waiting"]
+        running = told["work"]["running"] + told["registry"]["running"] + told["registry"]["waiting"]
         return cls(descriptors, host["tasks"], host["connections"], host["streams"], running)
 
     def against(self, before: Held) -> str:
