@@ -137,7 +137,7 @@ async def test_without_a_key_nothing_where_keys_are_needed(serving: Serving) -> 
 
 async def test_the_scopes_of_the_key_apply_to_every_unit(serving: Serving) -> None:
     async with plans_of(serving, ann="call:llm/chat") as (served, keys), client(served, keys["ann"]) as ann:
-        served.node.types = ("llm/chat", "llm/embed", "knowledge/answer")
+        served.node.types = ("llm/chat", "llm/embed", "knowledge/answer")  # type: ignore[assignment]
         plan = (await ann.post("/v1/plans", json={"units": [
             unit("open"), unit("closed", type="llm/embed"), unit("tied", type=None), unit("after", after=["closed"]),
         ]})).json()["id"]
