@@ -37,6 +37,8 @@ from tests.mesh.people import ME, OTHER, THIRD, membership_of
 from transports.peer_id import PeerId
 
 PEERS = (ME, OTHER, THIRD)
+NEVER_S = 60.0
+"""Between two looks at a backend: it is looked at when a call fails, so that tests know what the node knows."""
 
 
 class RealNode(FakeNode):
@@ -60,7 +62,7 @@ class RealNode(FakeNode):
         self.table.nodes[peer].rtt_ms = 1.0
         self.table.observe(peer, Beacon(bytes(32), 1, 1, 15_000, bytes(32), 0), membership_of(peer), 0.0)
         registry.on_change = partial(self._offered, peer, registry)
-        scanner = Scanner(registry, plan_targets(backends, probe=False, environ={}), poll_s=0.5)
+        scanner = Scanner(registry, plan_targets(backends, probe=False, environ={}), poll_s=NEVER_S)
         self.nursery.start_soon(scanner.run)
         await scanner.settled()
 

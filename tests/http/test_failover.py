@@ -39,7 +39,7 @@ class Pair:
         self.node, self.client, self.vllm, self.ollama = node, client, vllm, ollama
 
     async def known(self) -> None:
-        """Until the node has noticed that the vLLM-like server is gone."""
+        """Until the node, which a failed call made look, has noticed that the vLLM-like server is gone."""
         news = trio.Event()
         self.node.table.listeners.add(lambda: None if VLLM in self.node.models() else news.set())
         if VLLM in self.node.models():
@@ -74,6 +74,8 @@ async def test_when_it_dies_its_equivalent_answers(known: bool) -> None:
         await it.ask("chat")
         await it.vllm.kill()
         if known:
+            with pytest.raises(openai.APIStatusError):
+                await it.ask(VLLM)
             await it.known()
         explain = {"atmosphere": {"explain": True}}
         raw = await it.client.chat.completions.create(model="chat", messages=user(), extra_body=explain)
