@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from protocols.beacons import BeaconError, Health, HealthKind, Suspicion, beacons_pb2, open_suspicion
+from atmosphere.mesh.detector import Detector
+from atmosphere.mesh.detector_settings import lan
+from atmosphere.mesh.intake import Taken
+from atmosphere.mesh.watch import Watch
+from protocols.beacons import BeaconError, Health, Suspicion, beacons_pb2
 from protocols.beacons.messages import MAX_SKEW_MS
 from protocols.framing import encode_frame
 from protocols.probe import probe_pb2
@@ -13,84 +17,106 @@ from protocols.probe.messages import MAX_FRAME, ProbeOutcome
 from protocols.probe.server import BURST, ProbeServer
 from protocols.records import domains, sign
 from tests.hostile.attack import case, flip, reordered
-from tests.hostile.house import Answer, House, beacon_by, conversation, leave_by, signed
+from tests.hostile.house import Answer, House, beacon_by, conversation, heard, leave_by, signed
 from tests.identity.keys import DAY, NOW, key, peer, public
 from transports.peer_id import PeerId
 
 # -- suspicions ----------------------------------------------------------------
 
-SUSPICION = Suspicion(peer("alice"), 3, 10, False, NOW * 1000)
+SUSPICION = Suspicion(peer("member"), 3, 10, False, NOW * 1000)
 
 
 def suspicion_by(name: str, domain: bytes = domains.SUSPICION, **fields: Any) -> bytes:
-    """What *name* says of alice, as if all was well."""
+    """What *name* says of "member", as if all was well."""
     return signed(name, domain, replace(SUSPICION, **fields).encode())
 
 
-def suspected(envelope: bytes, author: str) -> Answer:
-    return published(Health(HealthKind.SUSPICION, envelope).encode(), author)
+def watch(house: House) -> Watch:
+    """The failure detector of the house, which has the beacons of alice and "member" and is connected to nobody."""
+    house.intake.beacon(beacon_by("member", sequence=10), peer("member"), None)
+
+    async def publish(data: bytes) -> None:
+        house.told.append(data)
+
+    detector = Detector(house.table.me, lan(), lambda: 0.5)
+    nobody: Any = None  # it is asked for nothing before the watch runs
+    door = Watch(
+        nobody, nobody, house.table, detector, lambda: house.identity, house.env,
+        publish=publish, refute=lambda: house.told.append("refuted"), ready=list,
+    )
+    for name in ("alice", "member"):
+        door.proves(peer(name), (3, 10))
+    house.begin()
+    return door
 
 
-def published(data: bytes, author: str) -> Answer:
+def suspected(house: House, envelope: bytes, author: str) -> Answer:
+    """The door of suspicions. What is not taken has changed nothing in the detector either."""
+    door = watch(house)
+    before = door.detector.statistics()
+    with heard("atmosphere.mesh.watch") as lines:
+        taken = door.hear(envelope, peer(author))
+    assert taken is Taken.NEW or door.detector.statistics() == before
+    return taken.value, lines[-1] if lines else ""
+
+
+def published(data: bytes) -> Answer:
     """A message on the topic of health."""
     try:
         health = Health.decode(data)
-        if health is None:
-            return "passed over", ""
-        if health.kind is not HealthKind.SUSPICION:
-            return "leave", ""
-        suspicion = open_suspicion(health.envelope, peer(author))
     except BeaconError as error:
         return "bad", str(error)
-    return ("new" if suspicion.timely(NOW * 1000) else "old"), ""
+    return ("passed over", "") if health is None else (health.kind.value, "")
 
 
-def suspicion(name: str, code: str, words: str, body: bytes, author: str = "member") -> None:
-    case("suspicion", name, code, words, lambda h: suspected(body, author))
+def suspicion(name: str, code: str, words: str, body: bytes, author: str = "alice") -> None:
+    case("suspicion", name, code, words, lambda h: suspected(h, body, author))
 
 
 def wire_suspicion(**fields: object) -> bytes:
     message = beacons_pb2.Suspicion.FromString(SUSPICION.encode())
     for name, value in fields.items():
         setattr(message, name, value)
-    return signed("member", domains.SUSPICION, message.SerializeToString())
+    return signed("alice", domains.SUSPICION, message.SerializeToString())
 
 
-NEWS = suspicion_by("member")
+NEWS = suspicion_by("alice")
 suspicion("signed by another", "bad", "and signed by", suspicion_by("mallory"))
 suspicion("a good one, gossiped as another's", "bad", "and signed by", NEWS, "mallory")
-suspicion("of itself", "bad", "of itself", suspicion_by("alice"), "alice")
-suspicion("with a beacon's signature", "bad", "signature is not", suspicion_by("member", domains.BEACON))
-suspicion("with a goodbye's signature", "bad", "signature is not", suspicion_by("member", domains.LEAVE))
-suspicion("a goodbye in its place", "bad", "signature is not", leave_by("alice"), "alice")
-suspicion("a beacon in its place", "bad", "signature is not", beacon_by("alice"), "alice")
+suspicion("of itself", "bad", "of itself", suspicion_by("alice", subject=peer("alice")))
+suspicion("with a beacon's signature", "bad", "signature is not", suspicion_by("alice", domains.BEACON))
+suspicion("with a goodbye's signature", "bad", "signature is not", suspicion_by("alice", domains.LEAVE))
+suspicion("a goodbye in its place", "bad", "signature is not", leave_by("alice"))
+suspicion("a beacon in its place", "bad", "signature is not", beacon_by("alice"))
 suspicion("a goodbye signed as one", "bad", "subject of", signed(
-    "member", domains.SUSPICION, beacons_pb2.Leave(version=1, issued_at_ms=NOW * 1000).SerializeToString()))
+    "alice", domains.SUSPICION, beacons_pb2.Leave(version=1, issued_at_ms=NOW * 1000).SerializeToString()))
 suspicion("one bit of the payload", "bad", "signature is not", flip(NEWS, 10))
 suspicion("one bit of the signature", "bad", "signature is not", flip(NEWS, len(NEWS) - 1))
 suspicion("cut off", "bad", "cut off", NEWS[:-1])
 suspicion("nothing", "bad", "signature of 0 bytes", b"")
 suspicion("the fields of the envelope in another order", "bad", "one encoding", reordered(NEWS))
 suspicion("without its signer", "bad", "signer of 0 bytes", sign(
-    domains.SUSPICION, SUSPICION.encode(), key("member"), name_signer=False))
+    domains.SUSPICION, SUSPICION.encode(), key("alice"), name_signer=False))
 suspicion("a newer version", "bad", "version 2", wire_suspicion(version=2))
 suspicion("of nobody", "bad", "subject of 0 bytes", wire_suspicion(subject=b""))
 suspicion("of a key of 33 bytes", "bad", "subject of 33 bytes", wire_suspicion(subject=bytes(33)))
 suspicion("of no beacon", "bad", "count from 1", wire_suspicion(sequence=0))
 suspicion("that no beacon could ever refute", "bad", "2^53", wire_suspicion(epoch=2**63))
-suspicion("a day early", "old", "", suspicion_by("member", issued_at_ms=(NOW + DAY) * 1000))
-suspicion("a second too early", "old", "", suspicion_by("member", issued_at_ms=NOW * 1000 + MAX_SKEW_MS + 1000))
-suspicion("a day old", "old", "", suspicion_by("member", issued_at_ms=(NOW - DAY) * 1000))
-suspicion("of the end of time", "old", "", suspicion_by("member", issued_at_ms=2**64 - 1))
+suspicion("a day early", "old", "", suspicion_by("alice", issued_at_ms=(NOW + DAY) * 1000))
+suspicion("a second too early", "old", "", suspicion_by("alice", issued_at_ms=NOW * 1000 + MAX_SKEW_MS + 1000))
+suspicion("a day old", "old", "", suspicion_by("alice", issued_at_ms=(NOW - DAY) * 1000))
+suspicion("of a stranger's", "old", "", suspicion_by("mallory"), "mallory")
+suspicion("refuted by a later beacon", "old", "", suspicion_by("alice", sequence=9))
+suspicion("of an earlier life", "old", "", suspicion_by("alice", epoch=2, sequence=99))
+suspicion("of the end of time", "old", "", suspicion_by("alice", issued_at_ms=2**64 - 1))
 
 for _name, _code, _words, _data in (
     ("oversized", "bad", "256 is the maximum", beacons_pb2.Health(suspicion=bytes(254)).SerializeToString()),
     ("not protobuf", "bad", "not a health message", b"\xff" * 20),
-    ("a bare envelope, as before there were suspicions", "bad", "", leave_by("alice")),
     ("nothing", "passed over", "", b""),
     ("of a later release", "passed over", "", b"\x1a\x01x"),
 ):
-    case("health", _name, _code, _words, lambda h, data=_data: published(data, "alice"))  # type: ignore[misc]
+    case("health", _name, _code, _words, lambda h, data=_data: published(data))  # type: ignore[misc]
 
 # -- questions to a witness ----------------------------------------------------------------
 

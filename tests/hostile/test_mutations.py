@@ -45,7 +45,7 @@ def raises(door: Callable[[House, bytes], object], refusal: type[Exception] = Id
 TYPES: dict[str, tuple[bytes, Door]] = {
     "beacon": (beacon_by("alice"), lambda h, data: h.intake.beacon(data, None, None) is not Taken.BAD),
     "leave": (leave_by("alice"), lambda h, data: h.intake.leave(data, None) is not Taken.BAD),
-    "suspicion": (NEWS, raises(lambda h, data: open_suspicion(data, peer("member")), BeaconError)),
+    "suspicion": (NEWS, raises(lambda h, data: open_suspicion(data, peer("alice")), BeaconError)),
     "offer": (ALICES_OFFER, lambda h, data: h.intake.offer(data, None) is not Taken.BAD),
     "membership": (member("guest"), raises(lambda h, data: h.members.learn(data))),
     "issuer": (SECOND, raises(lambda h, data: IssuerDirectory(MESH).add(data, NOW))),
