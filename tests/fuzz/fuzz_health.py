@@ -5,6 +5,8 @@ from __future__ import annotations
 from tests.fuzz.runner import fuzz, instrumented
 
 with instrumented():
+    from atmosphere.mesh.intake import Taken
+    from atmosphere.mesh.table import State
     from protocols.beacons import (
         MAX_HEALTH_BYTES,
         BeaconError,
@@ -16,9 +18,12 @@ with instrumented():
     )
     from protocols.records import domains, open_envelope, sign
     from protocols.records.envelope import EnvelopeError
+    from tests.hostile.cases_failure import SUSPICION, watch
+    from tests.hostile.house import House
     from tests.identity.keys import NOW, key, peer
 
-SUSPICION = Suspicion(peer("alice"), 3, 10, True, NOW * 1000)
+HOUSE = House()
+DOOR = watch(HOUSE)
 LEAVE = Leave(3, 11, NOW * 1000)
 
 
@@ -34,27 +39,30 @@ def taken(data: bytes, author: str) -> bool:
         leave = Leave.decode(payload)
         assert Leave.decode(leave.encode()) == leave
         return signer == peer(author)
+    if DOOR.hear(health.envelope, peer(author)) is Taken.BAD:
+        return False
     suspicion = open_suspicion(health.envelope, peer(author))
     assert suspicion.subject != peer(author)
     assert Suspicion.decode(suspicion.encode()) == suspicion
-    return suspicion.timely(NOW * 1000)
+    assert HOUSE.table.nodes[peer("member")].state is State.ONLINE, "one alone decides nothing"
+    return True
 
 
 def target(data: bytes) -> None:
     """First byte: 0 a message of a member, 1 one of a peer who signed none; 2 a suspicion, 3 a goodbye, well signed."""
     first, body = data[0] % 4 if data else 0, data[1:]
     if first == 0:
-        taken(body, "member")
+        taken(body, "alice")
     elif first == 1:
         assert not taken(body, "mallory"), "forged"
     else:
         kind, domain = ((HealthKind.SUSPICION, domains.SUSPICION), (HealthKind.LEAVE, domains.LEAVE))[first - 2]
-        taken(Health(kind, sign(domain, body, key("member"))).encode(), "member")
+        taken(Health(kind, sign(domain, body, key("alice"))).encode(), "alice")
 
 
 def seeds() -> list[bytes]:
-    suspicion = sign(domains.SUSPICION, SUSPICION.encode(), key("member"))
-    leave = sign(domains.LEAVE, LEAVE.encode(), key("member"))
+    suspicion = sign(domains.SUSPICION, SUSPICION.encode(), key("alice"))
+    leave = sign(domains.LEAVE, LEAVE.encode(), key("alice"))
     return [
         *(who + Health(HealthKind.SUSPICION, suspicion).encode() for who in (b"\0", b"\1")),
         *(who + Health(HealthKind.LEAVE, leave).encode() for who in (b"\0", b"\1")),
