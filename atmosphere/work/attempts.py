@@ -18,6 +18,7 @@ from atmosphere.routing.decision import Candidate
 from atmosphere.routing.intent import Intent
 from atmosphere.routing.models import args_for
 from atmosphere.routing.outcomes import Outcomes
+from atmosphere.work.breaker import Circuit
 from atmosphere.work.effects import Health, declared, health, may_try_next, says_node_failed
 from atmosphere.work.execution import Work
 from atmosphere.work.hedging import Budget, Latencies
@@ -35,8 +36,6 @@ ATTEMPTS_KEPT = 32
 """Of one call, however often it came back: the latest."""
 TOOLS_KEPT = 1000
 """Tools whose latencies are remembered."""
-CLOSE_TIMEOUT = 2.0
-"""Seconds that telling a remote node to stop may take when the caller has gone."""
 
 
 class RemoteCalls(Protocol):
@@ -93,14 +92,11 @@ class Asked:
         pair.breaker.begin(now)
 
     async def aclose(self) -> None:
-        """Stop the work even where the caller is being cancelled, within a bound."""
-        if self._closed:
-            return
-        self._closed = True
-        self.pair.under_way -= 1
-        if self.work is not None:
-            with trio.move_on_after(CLOSE_TIMEOUT) as scope:
-                scope.shield = True
+        """Stop the work. Never waits, so the caller may be being cancelled."""
+        if not self._closed:
+            self._closed = True
+            self.pair.under_way -= 1
+            if self.work is not None:
                 await self.work.aclose()
 
 
@@ -135,6 +131,8 @@ class Attempts:
     def wait_s(self, candidate: Candidate) -> float:
         """Seconds until *candidate* may be asked, by its circuit breaker; 0: now."""
         breaker = self.pairs.of(candidate).breaker
+        if breaker.state is Circuit.CLOSED:
+            return 0.0
         return breaker.wait_s(self._env.monotonic(), self._news(candidate.peer))
 
     async def begin(self, candidates: Iterable[Candidate], task: Task) -> Asked:

@@ -15,7 +15,10 @@ BROKEN = frozenset({Code.UNKNOWN_OUTCOME, Code.INTERNAL, Code.CANCELLED})
 
 def declared(card: Card, tool: str) -> Effects:
     """The effects that *card* declares for *tool*; of a tool that it does not describe: the strictest."""
-    return next((item.effects for item in card.tools if item.name == tool), Effects.ONCE)
+    for item in card.tools:
+        if item.name == tool:
+            return item.effects
+    return Effects.ONCE
 
 
 def may_try_next(effects: Effects, error: CallError) -> bool:

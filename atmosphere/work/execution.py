@@ -21,7 +21,7 @@ class Work(Protocol):
         """The result after the last piece. Raises CallError."""
 
     async def aclose(self) -> None:
-        """Stop the work if it still runs, here or there."""
+        """Stop the work if it still runs, here or there. Never waits: the caller may be being cancelled."""
 
 
 class Resumed(NamedTuple):

@@ -71,7 +71,7 @@ class UnitResults:
     ) -> None:
         self._scope.cancel()
         self._receive.close()
-        with trio.CancelScope(shield=True):  # bounded: a worker that is cancelled ends within its CLOSE_TIMEOUT
+        with trio.CancelScope(shield=True):  # closing calls does not wait
             await self._ended.wait()
 
     def __aiter__(self) -> Self:
