@@ -39,12 +39,12 @@ def test_removing_what_is_not_there_is_a_failure(cli: Invoke) -> None:
 def test_a_running_node_is_told_and_the_file_keeps_it(home: Path, node: FakeNode, running: Invoke) -> None:
     node.answer("POST", "/v1/admin/backends", {"added": URL})
     node.answer("DELETE", "/v1/admin/backends", {"removed": URL})
-    assert running("backend", "add", URL, "--key-env", "KEY").exit_code == 0
-    assert load(home).backends == (BackendConfig(URL, "openai", "KEY"),)
+    assert running("backend", "add", URL, "--key-env", "KEY", "--continuation").exit_code == 0
+    assert load(home).backends == (BackendConfig(URL, "openai", "KEY", continuation=True),)
     assert running("backend", "remove", URL).exit_code == 0
     assert load(home).backends == ()
     assert node.requests == [
-        ("POST", "/v1/admin/backends", {"url": URL, "kind": "openai", "key_env": "KEY", "continuation": False}),
+        ("POST", "/v1/admin/backends", {"url": URL, "kind": "openai", "key_env": "KEY", "continuation": True}),
         ("DELETE", "/v1/admin/backends", {"url": URL}),
     ]
 

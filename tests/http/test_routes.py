@@ -105,7 +105,7 @@ async def test_owner_routes(serving: Serving) -> None:
         assert (await control.post("/v1/admin/invite", json=wish)).status_code == 200
         assert served.node.invited == [(2, False, False, None), (3, True, True, ("call:llm/*",))]
         assert (await control.post("/v1/admin/invite", json={"scopes": "call:*"})).status_code == 400
-        backend: Any = {"url": "http://127.0.0.1:9/v1", "kind": "openai", "key_env": None, "continuation": False}
+        backend: Any = {"url": "http://127.0.0.1:9/v1", "kind": "openai", "key_env": None, "continuation": True}
         assert (await control.post("/v1/admin/backends", json=backend)).status_code == 200
         assert (await control.post("/v1/admin/backends", json=backend)).status_code == 409
         assert load(served.node.home).backends == (BackendConfig(backend["url"]),)
