@@ -149,7 +149,7 @@ class Detector:
         actions: list[Action] = []
         for suspicion in list(self._suspicions.values()):
             self._review(suspicion, own, heard, actions)
-        seen, ping_s = self._health.seen, self._settings.ping_s
+        seen, ping_s, dead = self._health.seen, self._settings.ping_s, self._dead
         due: list[_Link] = []
         soonest = own + ping_s
         for link in self._links.values():
@@ -159,8 +159,8 @@ class Detector:
                     link.heard = last
                     if last > link.proof:
                         link.proof = last
-                if self._dead and link.peer in self._dead:
-                    if link.heard > self._dead[link.peer].at:
+                if dead and link.peer in dead:
+                    if link.heard > dead[link.peer].at:
                         self._clear(link.peer, actions)
                     soonest = own  # looked at in every tick, pinged no more
                     continue
@@ -171,10 +171,12 @@ class Detector:
             if link.next < soonest:
                 soonest = link.next
         if due:
-            due.sort(key=lambda link: link.proof)
+            if len(due) > PINGED:
+                due.sort(key=lambda link: link.proof)
             for link in due:
                 self._ping(link, own, actions)
-                soonest = min(soonest, link.next)
+                if link.next < soonest:
+                    soonest = link.next
         self._due = soonest
         return actions
 
@@ -249,7 +251,6 @@ class Detector:
             return []
         own = self._health.at(now)
         suspicion = self._suspicion(peer, own, own)
-        suspicion.since = own
         actions: list[Action] = []
         if not suspicion.suspected:
             self._suspect(suspicion, reason, actions)
@@ -472,20 +473,21 @@ class Detector:
     def _judge(self, suspicion: Suspicion, own: float, actions: list[Action], *, ticked: bool = False) -> None:
         """Declare it dead if it is time. Of a connected neighbour only in a tick, which knows what was heard."""
         peer, settings = suspicion.subject, self._settings
-        silent = own - suspicion.proof
+        idle, silent = own - suspicion.proof, suspicion.silence(own)
         if ticked:
             self._doubt(suspicion, own, actions)
-        if peer in self._links and (not ticked or silent < settings.fresh_s):
+        if peer in self._links and (not ticked or idle < settings.fresh_s):
             return
+        scale = self._health.scale
         refusals = suspicion.refusals()
         if refusals >= REFUSALS:
             self._die(suspicion, own, f"connections are refused, say {refusals} nodes", actions)
-        elif silent >= suspicion.patience(settings) * self._health.scale and (
-            suspicion.suspected or peer not in self._links
+        elif (suspicion.suspected or peer not in self._links) and (
+            silent >= suspicion.patience(settings) * scale or idle >= settings.dead_max_s * scale
         ):
             others = len(suspicion.witnesses())
             by = f", {others} others agree" if others else ""
-            self._die(suspicion, own, f"nothing was heard of it for {silent:.1f} s{by}", actions)
+            self._die(suspicion, own, f"nothing was heard of it for {idle:.1f} s{by}", actions)
 
     def _die(self, suspicion: Suspicion, own: float, reason: str, actions: list[Action]) -> None:
         peer = suspicion.subject
@@ -545,7 +547,7 @@ class Detector:
         evidence = suspicion.own
         if evidence is None or (suspicion.told is not None and suspicion.told >= evidence):
             return
-        if evidence is Evidence.SILENT and own - suspicion.proof < self._settings.tell_after_s:
+        if evidence is Evidence.SILENT and suspicion.silence(own) < self._settings.tell_after_s:
             return
         if suspicion.enough(evidence):
             return

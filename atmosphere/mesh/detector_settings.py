@@ -21,11 +21,12 @@ class DetectorSettings:
     fresh_s: float
     """Own proof of life not older than this outweighs whatever others say."""
     tell_after_s: float
-    """Silence after which a suspicion is told to the mesh; before that it is this node's own affair."""
+    """Silence, from the first unanswered ping on, that is told to the mesh; before, it is this node's own affair."""
     dead_min_s: float
-    """Silence that ends in death when `indirect` others confirm it."""
+    """Silence, from the first unanswered ping on, that ends in death when `indirect` others confirm it."""
     dead_max_s: float
-    """Silence that ends in death when nobody confirms it. No death takes longer where the observer is healthy."""
+    """From the last proof of life to death when nobody confirms it; nothing takes longer where the observer is
+    healthy."""
     dial_s: float
     """Between two dials of a suspect without a connection."""
     dial_timeout_s: float
@@ -46,7 +47,7 @@ def lan() -> DetectorSettings:
         ask_timeout_s=0.75,  # a ping of somebody else, and two more ways
         indirect=3,  # SWIM's and memberlist's number: beyond three, hardly fewer mistakes
         fresh_s=2.0,  # a ping was answered or a link is in use: ping_s, a timeout and a tick
-        tell_after_s=3.0,  # one more round of pings and asks than the own suspicion, so that lost packets stay unheard
+        tell_after_s=3.0,  # a stall of 3 s is nobody else's affair, nor are a few lost packets: another round or two of pings
         dead_min_s=5.0,  # a process stopped for 3 s lives; garbage collectors and disks pause for less than 5 s
         dead_max_s=10.0,  # what an owner of two nodes will wait
         dial_s=2.0,  # a process that restarts is found within two seconds
@@ -64,7 +65,7 @@ def wan() -> DetectorSettings:
         ping_timeout_s=1.0,  # 300 ms, one retransmission after 500 ms, and its round trip
         ask_timeout_s=1.5,  # two such ways, of which one may lose a packet
         fresh_s=2.5,  # ping_s, a timeout and a tick
-        tell_after_s=4.0,  # the suspicion itself comes at 3.5 s
+        tell_after_s=4.0,  # the suspicion itself comes at 2.5 s
         dial_timeout_s=3.0,  # TCP, Noise and yamux are four round trips; SYN repeated once
         settle_s=3.0,
     )

@@ -26,7 +26,8 @@ class Suspicion:
     proof: float
     """The last proof of life."""
     since: float
-    """Bytes that came after this end the doubt."""
+    """The first sign of failure: when the first unanswered ping was sent, or the connection broke. Bytes that came
+    after this end the doubt."""
     own: Evidence | None = None
     """What this node itself has seen."""
     suspected: bool = False
@@ -44,6 +45,10 @@ class Suspicion:
     lost_at: float | None = None
     """When the connection broke, if it did."""
     told: Evidence | None = None
+
+    def silence(self, own: float) -> float:
+        """Seconds for which it has owed an answer: that nobody spoke on an idle link before is no sign of failure."""
+        return own - (self.proof if self.own is None and not self.missed else self.since)
 
     def witnesses(self) -> set[PeerId]:
         """Others that found it dead."""
