@@ -21,7 +21,7 @@ from atmosphere.capabilities.vector import CardVector
 from atmosphere.env import Env
 from atmosphere.identity import IdentityError, Membership, Reason
 from atmosphere.identity.chain import CLOCK_SKEW_S
-from atmosphere.mesh.inventory import presence_of
+from atmosphere.mesh.inventory import presence_of, said_of
 from atmosphere.mesh.library import Library
 from atmosphere.mesh.members import Members
 from atmosphere.mesh.table import GradientTable, State, patience
@@ -74,6 +74,9 @@ class Intake:
         self._env = env
         self._hooks = hooks
         self.wanted = Wanted()
+        self.news = 0
+        """Counts what others may not know either: nodes that are new, back, or gone with a goodbye, and new offers and
+        memberships."""
         self._waiting: OrderedDict[PeerId, tuple[bytes, Presence | None]] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -183,12 +186,17 @@ class Intake:
         if not proof and age > patience(beacon) and signer not in self._table.nodes:
             return Taken.OLD  # already forgotten here
         proof = proof and self._hooks.proves(signer, beacon.order)
+        node = self._table.nodes.get(signer)
+        before, replaced = said_of(node), node.beacon if node is not None else None
         if not self._table.observe(signer, beacon, membership, seen, proof=proof):
             return Taken.OLD
+        self.news += said_of(self._table.nodes.get(signer)) != before
         self._members.renewed(membership)
         self._library.put(Key(Kind.BEACON, signer.public_key), body)
         self._library.drop(Key(Kind.LEAVE, signer.public_key))
         wanted = Key(Kind.OFFER, beacon.offer)
+        if replaced is not None and replaced.offer != beacon.offer:
+            self.wanted.drop(Key(Kind.OFFER, replaced.offer))
         known = self._library.get(wanted)
         if known is not None:
             self.offer(known, source)
@@ -212,6 +220,7 @@ class Intake:
         if node.state is State.LEFT:
             return Taken.OLD
         self._table.gone(signer, "it said goodbye", State.LEFT)
+        self.news += 1
         self._library.put(Key(Kind.LEAVE, signer.public_key), body)
         return Taken.NEW
 

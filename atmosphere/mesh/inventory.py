@@ -23,6 +23,16 @@ def presence_of(node: Node) -> Presence:
     return Presence.OFFLINE if node.state is State.OFFLINE else Presence.ALIVE
 
 
+def said_of(node: Node | None) -> bytes:
+    """What all nodes should say of *node*: membership, offer, presence; nothing of one that has not spoken or has left.
+
+    Of 32, 32 and 1 bytes; its digest is the node's item in the summary, so this is part of the wire.
+    """
+    if node is None or node.beacon is None or node.state is State.LEFT:
+        return b""
+    return node.beacon.membership + node.beacon.offer + bytes([presence_of(node)])
+
+
 class Inventory:
     """Summaries of a table and of trust records, made again only when they have changed."""
 
@@ -45,18 +55,13 @@ class Inventory:
         mine = (me.beacon.membership, me.beacon.offer) if me is not None and me.beacon is not None else None
         if self._state != (self._table.version, mine):  # this node's own beacons come without a change
             self._state = self._table.version, mine
-            self._items = {
-                node.peer: self._item(node)
-                for node in self._table.nodes.values()
-                if node.beacon is not None and node.state is not State.LEFT
-            }
+            said = ((node.peer, said_of(node)) for node in self._table.nodes.values())
+            self._items = {peer: self._item(peer, text) for peer, text in said if text}
             self._nodes = Summary((peer.public_key, digest) for peer, (_, digest) in self._items.items())
         return self._nodes
 
-    def _item(self, node: Node) -> tuple[bytes, bytes]:
-        assert node.beacon is not None
-        said = node.beacon.membership + node.beacon.offer + bytes([presence_of(node)])
-        old = self._items.get(node.peer)
+    def _item(self, peer: PeerId, said: bytes) -> tuple[bytes, bytes]:
+        old = self._items.get(peer)
         return old if old is not None and old[0] == said else (said, hashlib.sha256(said).digest())
 
     @property

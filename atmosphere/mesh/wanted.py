@@ -9,10 +9,11 @@ from protocols.sync.messages import MAX_KEYS, Key
 from transports.peer_id import PeerId
 
 CAPACITY = 50_000
-FIRST_RETRY_S = 0.5
+FIRST_RETRY_S = 0.1
+"""A beacon outruns the offer that it names: whoever forwarded it may still be fetching that, too."""
 MAX_RETRY_S = 60.0
-MAX_ATTEMPTS = 12
-"""With doubling waits about ten minutes; a new beacon names what is still wanted again."""
+MAX_ATTEMPTS = 16
+"""With doubling waits about eight minutes; a new beacon names what is still wanted again."""
 
 
 @dataclass(slots=True)

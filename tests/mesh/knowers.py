@@ -74,7 +74,7 @@ class Knower:
         self.contested: list[tuple[PeerId, tuple[int, int]]] = []
         hooks = Hooks(
             lambda card_id, card: None, lambda vector: None, lambda order: None,
-            lambda peer, order: self.contested.append((peer, order)),
+            contested=lambda peer, order: self.contested.append((peer, order)),
         )
         self.intake = Intake(self.table, self.library, self.members, self.env, hooks)
         self.inventory = Inventory(self.table, self.trust)

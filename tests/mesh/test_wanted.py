@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atmosphere.mesh.wanted import MAX_ATTEMPTS, MAX_RETRY_S, Wanted
+from atmosphere.mesh.wanted import FIRST_RETRY_S, MAX_ATTEMPTS, MAX_RETRY_S, Wanted
 from protocols.sync.messages import MAX_KEYS, Key, Kind
 from tests.mesh.people import ME, OTHER, THIRD
 
@@ -42,7 +42,8 @@ def test_nothing_is_asked_before_it_is_due_or_of_nobody() -> None:
     wanted.add(KEY, None, 0.0)
     assert wanted.due([], 0.0) == {}
     wanted.asked([KEY], 0.0)
-    assert wanted.due([ME], 0.1) == {}
+    assert wanted.due([ME], FIRST_RETRY_S / 2) == {}
+    assert wanted.due([ME], FIRST_RETRY_S) == {ME: [KEY]}
 
 
 def test_one_request_holds_no_more_than_the_protocol_takes() -> None:
