@@ -108,7 +108,7 @@ async def test_owner_routes(serving: Serving) -> None:
         backend: Any = {"url": "http://127.0.0.1:9/v1", "kind": "openai", "key_env": None, "continuation": True}
         assert (await control.post("/v1/admin/backends", json=backend)).status_code == 200
         assert (await control.post("/v1/admin/backends", json=backend)).status_code == 409
-        assert load(served.node.home).backends == (BackendConfig(backend["url"]),)
+        assert load(served.node.home).backends == (BackendConfig(backend["url"], continuation=True),)
         assert (await control.get("/v1/admin/backends")).json()["backends"] == [backend]
         gone = await control.request("DELETE", "/v1/admin/backends", json={"url": "http://other"})
         assert gone.status_code == 404
