@@ -192,9 +192,7 @@ class Attempts:
             if slow is None or left <= slow:
                 raise CallError(Code.DEADLINE, "no answer within the deadline; allow more time with deadline_ms")
             second = next((other for other in others if task.repeatable(other) and not self.wait_s(other)), None)
-            if second is None:
-                slow = None
-            elif task.may_repeat():
+            if second is not None and task.may_repeat():
                 others.remove(second)
                 return second
 

@@ -2,90 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-
 import pytest
 import trio
 
 from atmosphere.capabilities.backend import Emit, ToolCall
-from atmosphere.capabilities.card import Card, Effects, Tool
-from atmosphere.env import FixedEnv
-from atmosphere.mesh.table import GradientTable, State
-from atmosphere.routing.decision import Candidate, Decision
-from atmosphere.routing.intent import Intent
-from atmosphere.routing.outcomes import Outcomes
-from atmosphere.work.dispatcher import Dispatcher
+from atmosphere.capabilities.card import Effects
+from atmosphere.mesh.table import State
 from atmosphere.work.effects import may_try_next
-from atmosphere.work.local import LocalWork
 from protocols.call import CallError, Code
 from tests.mesh.people import ME, OTHER, THIRD
-from transports.peer_id import PeerId
-
-Run = Callable[[ToolCall, Emit], Awaitable[bytes]]
-INTENT = Intent(tool="do")
-
-
-def card(effects: Effects) -> Card:
-    return Card("test/do", "does", tools=(Tool("do", effects=effects),))
-
-
-class FakeRouter:
-    """Ranks the peers it was given, in that order."""
-
-    def __init__(self, peers: list[PeerId], effects: Effects) -> None:
-        self.outcomes = Outcomes()
-        self._decision = Decision(
-            INTENT,
-            tuple(Candidate(p, p.short, bytes(32), card(effects), 1.0, {}, "lan", None) for p in peers),
-            missing="nobody does that",
-        )
-
-    async def decide(self, intent: Intent) -> Decision:
-        return self._decision
-
-
-class FakeMesh:
-    """Runs each peer's work in this process."""
-
-    def __init__(self, nursery: trio.Nursery, runs: dict[PeerId, Run]) -> None:
-        self.nursery = nursery
-        self.runs = runs
-        self.calls: list[ToolCall] = []
-
-    async def start(self, candidate: Candidate, call: ToolCall) -> LocalWork:
-        self.calls.append(call)
-        run = self.runs[candidate.peer]
-        return LocalWork(lambda emit: run(call, emit), self.nursery)
-
-
-class World:
-    def __init__(self, dispatcher: Dispatcher, mesh: FakeMesh, table: GradientTable, router: FakeRouter) -> None:
-        self.dispatcher, self.mesh, self.table, self.router = dispatcher, mesh, table, router
-
-
-@asynccontextmanager
-async def world(runs: dict[PeerId, Run], effects: Effects = Effects.NONE) -> AsyncIterator[World]:
-    async with trio.open_nursery() as nursery:
-        table = GradientTable(ME)
-        for peer in runs:
-            table.node(peer, 0.0)
-        router = FakeRouter(list(runs), effects)
-        mesh = FakeMesh(nursery, runs)
-
-        async def local(card_id: bytes, call: ToolCall, emit: Emit) -> bytes:
-            return await runs[ME](call, emit)
-
-        dispatcher = Dispatcher(router, table, local, mesh, FixedEnv(), nursery)  # type: ignore[arg-type]
-        yield World(dispatcher, mesh, table, router)
-        nursery.cancel_scope.cancel()
-
-
-def fails(code: Code, retryable: bool = False) -> Run:
-    async def run(call: ToolCall, emit: Emit) -> bytes:
-        raise CallError(code, "no", retryable=retryable)
-
-    return run
+from tests.work.world import INTENT, fails, world
 
 
 async def answers(call: ToolCall, emit: Emit) -> bytes:
@@ -132,7 +58,7 @@ async def test_the_next_candidate_only_where_that_is_safe(code: Code, autojump_c
                 async with here.dispatcher.run(INTENT, b"{}") as execution:
                     assert execution.candidate.peer == THIRD
                     assert [attempt.candidate.peer for attempt in execution.attempts] == [OTHER]
-                keys = {call.idempotency_key for call in here.mesh.calls}
+                keys = {call.idempotency_key for _, call in here.mesh.calls}
                 assert len(keys) == 1  # the same work keeps its key wherever it is tried
             else:
                 with pytest.raises(CallError) as raised:
@@ -157,7 +83,7 @@ async def test_after_the_first_piece_a_failure_is_the_callers_to_see(autojump_cl
 
 
 async def test_a_node_whose_connection_broke_is_doubted_at_once(autojump_clock: trio.abc.Clock) -> None:
-    async with world({OTHER: fails(Code.UNKNOWN_OUTCOME), THIRD: answers}) as here:
+    async with world({OTHER: fails(Code.UNKNOWN_OUTCOME), THIRD: answers}, noted=False) as here:
         async with here.dispatcher.run(INTENT, b"{}"):
             pass
         assert here.table.nodes[OTHER].state is State.SUSPECT
@@ -228,7 +154,7 @@ async def test_the_deadline_is_passed_on_and_kept(autojump_clock: trio.abc.Clock
                 pass
         assert raised.value.code is Code.DEADLINE
         assert trio.current_time() - started == pytest.approx(3.0)
-        assert here.mesh.calls[0].deadline is not None
+        assert here.mesh.calls[0][1].deadline is not None
         assert len(here.mesh.calls) == 1  # a second node would have no time left either
 
 

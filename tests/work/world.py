@@ -73,9 +73,10 @@ class World:
 
 @asynccontextmanager
 async def world(
-    runs: Mapping[PeerId, Run], effects: Effects = Effects.NONE, *, slots: int = 4, what: Card | None = None
+    runs: Mapping[PeerId, Run], effects: Effects = Effects.NONE, *, slots: int = 4, what: Card | None = None,
+    noted: bool = True,
 ) -> AsyncIterator[World]:
-    """Each peer offers one tool, *slots* at once. Failures are noted; the table stays as it is."""
+    """Each peer offers one tool, *slots* at once. *noted*: who failed is only noted, the table stays as it is."""
     failed: list[PeerId] = []
     async with trio.open_nursery() as nursery:
         table = GradientTable(ME)
@@ -90,7 +91,7 @@ async def world(
 
         dispatcher = Dispatcher(
             router, table, local, mesh, FixedEnv(), nursery,  # type: ignore[arg-type]
-            on_failed=lambda peer, why: failed.append(peer),
+            on_failed=(lambda peer, why: failed.append(peer)) if noted else None,
         )
         here = World(dispatcher, mesh, table, router)
         here.failed = failed
