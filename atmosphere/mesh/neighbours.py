@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 GREETINGS_WAITING = 256
 """New connections whose greeting has not begun; more are closed, and dialled again by whoever wants them."""
+GREETINGS = 3
+GREET_AGAIN_S = 1.0
+"""After a greeting that broke off, or trust records that did not come: until then the connection is of no use."""
 REFUSALS_KEPT = 256
 PARTING_S = 1.0
 """A refused peer gets this long to read the reason before its connection is closed."""
@@ -140,14 +143,23 @@ class Neighbours:
         self._host.admit(peer)
 
     async def _greet(self, peer: PeerId) -> None:
-        try:
-            session = await self._open(peer)
-        except Refused as refusal:
-            await self._part(peer, refusal)
-        except (PeerUnreachable, SyncError, StreamClosed) as error:
-            logger.debug("no greeting with %s: %s", peer.short, error)
-        else:
-            await self._catch_up(peer, session)
+        """Until both may use each other. Who cannot be greeted is let go: the dialer knows when to try again."""
+        for _ in range(GREETINGS):
+            try:
+                session = await self._open(peer)
+            except Refused as refusal:
+                await self._part(peer, refusal)
+                return
+            except (PeerUnreachable, SyncError, StreamClosed) as error:
+                logger.debug("no greeting with %s: %s", peer.short, error)
+            else:
+                await self._catch_up(peer, session)
+            ready = self._ready.get(peer)
+            if ready is None or ready.is_set():  # it has gone, or all is well
+                return
+            await trio.sleep(GREET_AGAIN_S)
+        logger.debug("%s is let go: it could not be greeted", peer.short)
+        await self._host.disconnect(peer)
 
     async def _catch_up(self, peer: PeerId, session: Session | None) -> None:
         await self._reconciler.reconcile(peer, answering=True, session=session, trusted=self._is_ready)

@@ -21,7 +21,7 @@ from atmosphere.mesh.trust import Trust
 from atmosphere.store import Store
 from protocols.beacons import Beacon, Leave
 from protocols.records import domains, sign
-from protocols.sync.messages import Hello, Key, Kind, Record
+from protocols.sync.messages import Hello, Key, Kind, Record, SyncError
 from protocols.sync.session import Session, open_session, serve_session
 from tests.mesh.people import CHAINS, MESH, NOW, chain_of
 from transports.errors import PeerUnreachable
@@ -129,7 +129,10 @@ class Knower:
         return await open_session(near, self.hello(), self._judge)
 
     async def _served(self, other: Knower, far: MemoryStream) -> None:
-        await serve_session(far, other.hello, other._judge, lambda peer: None, other.reconciler)
+        try:
+            await serve_session(far, other.hello, other._judge, lambda peer: None, other.reconciler)
+        except SyncError:
+            await far.reset()
 
     def _judge(self, peer: PeerId, hello: Hello) -> None:
         self.members.judge(peer, hello)

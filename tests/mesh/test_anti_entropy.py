@@ -16,9 +16,10 @@ import trio
 
 from atmosphere.identity import Keyring, Target
 from atmosphere.mesh.inventory import Inventory
+from atmosphere.mesh.reconciler import Reconciler
 from atmosphere.mesh.table import State
 from atmosphere.node import Node
-from protocols.sync.messages import Ask, Hello, Overview
+from protocols.sync.messages import Ask, Hello, Overview, SyncError
 from tests.meshes import ENV, Meshes, knows, until
 from transports.errors import PeerUnreachable
 from transports.host import Host
@@ -184,3 +185,28 @@ async def test_equal_neighbours_exchange_greetings_only(tmp_path: Path, monkeypa
             b.table.gone(a.peer_id, "so b thinks")
             await a.mesh.neighbours.reconcile(b.peer_id)
             assert len(asked) == 1
+
+
+@pytest.mark.parametrize("failures", [1, 4])
+async def test_a_greeting_that_breaks_off_is_begun_again(
+    failures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once on the same connection; a peer that never answers is let go and dialled again."""
+    monkeypatch.setattr("atmosphere.mesh.neighbours.GREET_AGAIN_S", 0.05)
+    meshes = Meshes(tmp_path)
+    broken: list[PeerId] = []
+    async with meshes.node(meshes.found("A")) as a:
+        home = await meshes.join("B", a.create_invite(1, 3600))
+        overview = Reconciler.overview
+
+        def breaks(reconciler: Reconciler, peer: PeerId, ask: Ask) -> Overview:
+            if reconciler is a.mesh.neighbours._reconciler and len(broken) < failures:
+                broken.append(peer)
+                raise SyncError("the disk is full")
+            return overview(reconciler, peer, ask)
+
+        monkeypatch.setattr(Reconciler, "overview", breaks)
+        async with meshes.node(home, a) as b:
+            await until(lambda: knows(b, a) and knows(a, b))
+            assert broken == [b.peer_id] * failures
+            assert b.mesh.neighbours.ready() == [a.peer_id]

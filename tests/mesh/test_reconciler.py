@@ -16,9 +16,10 @@ from atmosphere.mesh.reconciler import DEBOUNCE_S, GAP_S, RECONCILE_S
 from atmosphere.mesh.table import State
 from protocols.beacons import Beacon
 from protocols.records import domains, open_envelope
-from protocols.sync.messages import Ask, Key, Kind, Presence, Record
+from protocols.sync.messages import Ask, Key, Kind, Presence, Record, SyncError
 from tests.mesh.knowers import Author, Knower
 from tests.mesh.people import FOURTH, ME, MESH, NOW, OTHER, OWNER, THIRD
+from transports.peer_id import PeerId
 
 
 @cache
@@ -168,6 +169,25 @@ async def test_trust_records_are_in_force_before_anything_else_is_taken(autojump
     assert left.trust.digest == right.trust.digest
     assert set(left.seen()) == {author(1).peer}  # the other one is revoked, whatever the neighbour still believes
     assert len(left.learned) == 1
+
+
+async def test_who_names_trust_records_and_does_not_give_them_is_not_trusted(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, right = Knower(ME), Knower(OTHER)
+    right.hear(author(0))
+    right.trust.hear(Record(Kind.REVOCATION, revoke(Target.PEER, author(1).peer.public_key, OWNER, MESH, NOW)))
+    left.join(right)
+
+    def breaks(keys: list[Key]) -> list[Record]:
+        raise SyncError("the disk is full")
+
+    monkeypatch.setattr(right.reconciler, "records", breaks)
+    trusted: list[PeerId] = []
+    async with trio.open_nursery() as left._nursery:
+        await left.reconciler.reconcile(OTHER, answering=True, trusted=trusted.append)
+    assert trusted == []
+    assert left.seen() == {}
 
 
 async def test_fetching_what_gossip_named_takes_trust_records_first(autojump_clock: trio.abc.Clock) -> None:
