@@ -154,7 +154,9 @@ class Watch:
             logger.debug("a suspicion was refused: %s", error)
             return Taken.BAD
         witness = self._table.nodes.get(author)
-        if witness is None or witness.membership is None or not suspicion.timely(int(self._env.now() * 1000)):
+        if witness is None or witness.membership is None or suspicion.subject not in self._table.nodes:
+            return Taken.OLD
+        if not suspicion.timely(int(self._env.now() * 1000)):
             return Taken.OLD
         evidence = Evidence.REFUSED if suspicion.refused else Evidence.SILENT
         statement = Statement(suspicion.subject, suspicion.order, evidence)
