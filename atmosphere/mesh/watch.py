@@ -154,7 +154,9 @@ class Watch:
             logger.debug("a suspicion was refused: %s", error)
             return Taken.BAD
         witness = self._table.nodes.get(author)
-        if witness is None or witness.membership is None or suspicion.subject not in self._table.nodes:
+        if witness is None or witness.membership is None:
+            return Taken.OLD
+        if suspicion.subject not in self._table.nodes and suspicion.subject != self._table.me:
             return Taken.OLD
         if not suspicion.timely(int(self._env.now() * 1000)):
             return Taken.OLD
