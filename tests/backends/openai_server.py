@@ -46,6 +46,7 @@ class OpenAIServer:
     headers: dict[str, str] | None = None
     continues: bool = False
     """It knows vLLM's ``continue_final_message``; a server that does not ignores it."""
+    embed_delay_s: float = 0.0
 
     async def __call__(self, request: Request, reply: Reply, log: Log) -> None:
         if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
@@ -166,6 +167,7 @@ class OpenAIServer:
         if not isinstance(inputs, list) or not inputs:
             await reply.json(error("'input' is a required property"), 400)
             return
+        await trio.sleep(self.embed_delay_s)
         data = []
         for n, text in enumerate(inputs):
             log.generated += 1
@@ -212,12 +214,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--embed-model", default="", help="also offer this embedding model")
+    parser.add_argument("--embed-delay-ms", type=float, default=0, help="how long an embedding takes")
     parser.add_argument("--tokens", type=int, default=5)
     parser.add_argument("--token-delay-ms", type=float, default=0)
     parser.add_argument("--key", default="", help="demand this API key")
     parser.add_argument("--continues", action="store_true", help="know continue_final_message, as vLLM does")
     run(lambda o: OpenAIServer(o.model, o.tokens, o.token_delay_ms / 1000, o.embed_model, o.key,
-                               continues=o.continues), parser)
+                               continues=o.continues, embed_delay_s=o.embed_delay_ms / 1000), parser)
 
 
 if __name__ == "__main__":
