@@ -72,16 +72,16 @@ class Held:
                          for item in fields(self))
 
 
-def at_rest(node: Node) -> Held:
-    """What *node* holds once that has not changed for a while."""
-    seen: list[Held] = []
+def at_rest(*watched: Node) -> dict[str, Held]:
+    """What each node holds once that has not changed for a while."""
+    seen: list[dict[str, Held]] = []
 
-    def stable() -> Held | None:
-        seen.append(Held.of(node))
+    def stable() -> dict[str, Held] | None:
+        seen.append({node.name: Held.of(node) for node in watched})
         time.sleep(1)
-        return seen[-1] if len(seen) > STABLE_S and len(set(seen[-STABLE_S:])) == 1 else None
+        return seen[-1] if seen[-STABLE_S:].count(seen[-1]) == STABLE_S else None
 
-    return eventually(f"{node.name} is at rest", SETTLE_S, stable)
+    return eventually(f"{', '.join(node.name for node in watched)} at rest", SETTLE_S, stable)
 
 
 def rss(node: Node) -> float:
@@ -189,7 +189,8 @@ def test_nothing_leaks_whatever_dies_around_a_node() -> None:
 
         # Measured with C dead: A and B then have the one connection that they always had.
         warm = drive(a, WARM_UP, fragile)
-        before = {node.name: (at_rest(node), rss(node)) for node in (a, b)}
+        held = at_rest(a, b)
+        memory = {node.name: rss(node) for node in (a, b)}
         deaths = fragile.deaths
         began = time.perf_counter()
         ended = drive(a, REQUESTS, fragile)
@@ -197,24 +198,23 @@ def test_nothing_leaks_whatever_dies_around_a_node() -> None:
         deaths = fragile.deaths - deaths
         print(f"\nafter {WARM_UP} to warm up ({dict(warm)}): {REQUESTS} requests in {took:.0f} s "
               f"({REQUESTS / took:.0f}/s), {deaths} deaths: {dict(ended)}")
-        leaked = []
+        now = settled(held, a, b)
+        growth = {node.name: rss(node) / memory[node.name] - 1 for node in (a, b)}
         for node in (a, b):
-            held, memory = before[node.name]
-            now = settled(node, held)
-            growth = rss(node) / memory - 1
-            print(f"{node.name}: RSS {memory:.1f} -> {rss(node):.1f} MB ({growth:+.1%}); {now.against(held)}")
-            if now != held or growth >= RSS_GROWTH:
-                leaked.append(node.name)
+            name = node.name
+            print(f"{name}: RSS {memory[name]:.1f} -> {rss(node):.1f} MB ({growth[name]:+.1%}); "
+                  f"{now[name].against(held[name])}")
         assert sum(ended.values()) == REQUESTS
         assert deaths >= REQUESTS // (LIVE_FOR + DEAD_FOR) / 2
         assert set(ended) <= {"whole", "streamed", "broken off with an error event"}, ended
         assert ended["broken off with an error event"] <= CLIENTS * deaths
-        assert not leaked
+        assert now == held
+        assert max(growth.values()) < RSS_GROWTH
 
 
-def settled(node: Node, before: Held) -> Held:
-    """What *node* holds when it holds what it did *before*, or what it still holds after a while."""
+def settled(before: dict[str, Held], *watched: Node) -> dict[str, Held]:
+    """What the nodes hold when it is what they held *before*, or what they still hold after a while."""
     try:
-        return eventually("as before", SETTLE_S, lambda: now if (now := at_rest(node)) == before else None)
+        return eventually("as before", SETTLE_S, lambda: now if (now := at_rest(*watched)) == before else None)
     except NodeFailed:
-        return Held.of(node)
+        return {node.name: Held.of(node) for node in watched}
