@@ -69,6 +69,7 @@ class Dispatcher:
         now, attempts = self._env.monotonic(), self._attempts
         return DispatcherStatistics(
             running=self.running,
+            under_way=attempts.pairs.under_way(),
             calls=attempts.budget.calls,
             **{str(outcome): count for outcome, count in self._units.items()},
             hedges=attempts.hedges,

@@ -74,6 +74,10 @@ class Pairs:
             if pair.breaker.state is not Circuit.CLOSED
         )
 
+    def under_way(self) -> int:
+        """Calls at all of them."""
+        return sum(pair.under_way for pair in self._pairs.values())
+
     def _forget_one(self) -> None:
         for key, pair in self._pairs.items():
             if not pair.under_way:

@@ -19,9 +19,11 @@ class OpenBreaker:
 
 @dataclass(frozen=True, slots=True)
 class DispatcherStatistics:
-    """Counts since the start, except *running*, *pairs* and *breakers*: now."""
+    """Counts since the start, except *running*, *under_way*, *pairs* and *breakers*: now."""
 
     running: int
+    under_way: int
+    """Calls at candidates: of one thing that runs, none while it waits and two while it is hedged."""
     calls: int
     """Runs and units; one that came back counts again each time."""
     ok: int

@@ -235,6 +235,7 @@ async def test_an_answer_that_breaks_goes_on_at_another_node_and_says_so(autojum
     async with world({OTHER: counts(3, LOST), THIRD: counts(6, LOST), FOURTH: counts(9)}, what=what) as here:
         async with here.dispatcher.run(CHAT, REQUEST) as execution:
             pieces = [json.loads(piece) async for piece in execution.pieces()]
+            assert here.dispatcher.statistics().under_way == 1  # those that broke are closed
             assert await execution.result() == b""
             assert execution.candidate.peer == FOURTH
         text = "".join(piece["choices"][0]["delta"]["content"] for piece in pieces if piece["choices"])
@@ -246,7 +247,7 @@ async def test_an_answer_that_breaks_goes_on_at_another_node_and_says_so(autojum
         ]
         assert here.dispatcher.statistics().continued == 2
         assert here.failed == [OTHER, THIRD]
-        assert here.dispatcher.running == 0
+        assert (here.dispatcher.running, here.dispatcher.statistics().under_way) == (0, 0)
 
 
 async def test_an_answer_goes_on_only_where_that_was_declared_and_it_was_cut_off(

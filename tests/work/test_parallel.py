@@ -10,6 +10,7 @@ import trio
 
 from atmosphere.capabilities.backend import Emit, ToolCall
 from atmosphere.capabilities.card import Effects
+from atmosphere.work.hedging import RATE
 from atmosphere.work.parallel import RESULTS_WAITING
 from atmosphere.work.units import Outcome, Unit, UnitResult
 from protocols.call import CallError, Code
@@ -84,6 +85,26 @@ async def test_one_dies_and_one_is_ten_times_slower(effects: Effects, autojump_c
             assert took < 11
         assert here.mesh.asked(OTHER) < 50  # the dead one was asked again by probes only
         assert here.failed  # and the detector was told
+        assert here.dispatcher.statistics().under_way == 0
+
+
+async def test_at_the_end_stragglers_are_given_out_again_whatever_the_budget(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    stuck = False
+
+    async def sticks(call: ToolCall, emit: Emit) -> bytes:
+        await trio.sleep(600.0 if stuck else 0.1)
+        return b""
+
+    async with world({OTHER: sticks, THIRD: takes(0.1)}, Effects.IDEMPOTENT) as here:
+        await run_all(here, units(40))
+        stuck = True
+        began = trio.current_time()
+        results = await run_all(here, units(16))
+        assert all(result.ok for result in results)
+        assert sum(result.hedged for result in results) > 40 * RATE
+        assert trio.current_time() - began < 2.0
 
 
 async def test_results_come_as_units_end_and_everything_is_bounded(autojump_clock: trio.abc.Clock) -> None:
@@ -147,7 +168,7 @@ async def test_leaving_a_map_cancels_all_its_calls_there_too(autojump_clock: tri
             await run_all(here, units(50))
         await trio.testing.wait_all_tasks_blocked()
         assert began == cancelled == 16
-        assert here.dispatcher.running == 0
+        assert (here.dispatcher.running, here.dispatcher.statistics().under_way) == (0, 0)
 
 
 async def test_an_error_of_the_readers_own_reaches_him_as_it_is(autojump_clock: trio.abc.Clock) -> None:
