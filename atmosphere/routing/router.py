@@ -35,7 +35,7 @@ class Router:
     def __init__(self, table: GradientTable, embedder: Embedder, env: Env, aliases: Aliases) -> None:
         self.table = table
         self.vectors = CardVectors(embedder.space.name)
-        self.outcomes = Outcomes()
+        self.outcomes = Outcomes(env.monotonic)
         self.aliases = aliases
         self._embedder = embedder
         self._env = env
