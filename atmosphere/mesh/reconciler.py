@@ -44,6 +44,9 @@ RECONCILE_S = 10.0
 JITTER = 0.2
 STRETCH_ABOVE = 1000
 """Nodes; beyond, comparisons are rarer as digests are longer, so that their cost for a second stays the same."""
+GRAFTED_S = 1.2
+"""After a neighbour is ready: gossip reaches it from GossipSub's next heartbeat (1 s) on; what was said between the
+first comparison and that has passed it by."""
 DEBOUNCE_S = 0.1
 """News of one moment is one comparison."""
 GAP_S = 0.5
@@ -105,9 +108,13 @@ class Reconciler:
         self._nursery.start_soon(self._keep, peer, self._links[peer])
 
     async def _keep(self, peer: PeerId, link: _Link) -> None:
+        grafted = trio.current_time() + GRAFTED_S
         with link.scope:
             while True:
-                await link.cause.wait()
+                with trio.move_on_at(grafted) as waiting:
+                    await link.cause.wait()
+                if waiting.cancelled_caught:
+                    grafted = float("inf")
                 await trio.sleep(DEBOUNCE_S)
                 answering = link.answering
                 link.rest()
