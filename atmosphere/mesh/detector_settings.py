@@ -47,14 +47,14 @@ def lan() -> DetectorSettings:
         ask_timeout_s=0.75,  # a ping of somebody else, and two more ways
         indirect=3,  # SWIM's and memberlist's number: beyond three, hardly fewer mistakes
         fresh_s=2.0,  # a ping was answered or a link is in use: ping_s, a timeout and a tick
-        tell_after_s=3.0,  # a stall of 3 s is nobody else's affair, nor are a few lost packets: another round or two of pings
+        tell_after_s=3.0,  # a stall of 3 s, or a few lost packets, are nobody else's affair
         dead_min_s=5.0,  # a process stopped for 3 s lives; garbage collectors and disks pause for less than 5 s
         dead_max_s=10.0,  # what an owner of two nodes will wait
         dial_s=2.0,  # a process that restarts is found within two seconds
         dial_timeout_s=1.5,  # a SYN, one lost and repeated after 1 s, and the handshake
         settle_s=2.0,  # several times what gossip needs through a mesh of thousands (5 hops)
         refute_s=1.0,  # as the smallest gap between beacons
-        recover_s=2.0,  # a stall of 20 s in many pieces is forgotten within 8 s
+        recover_s=5.0,  # two rounds of asks: a node that hears no answer to either gets worse, not better
     )
 
 
@@ -65,7 +65,7 @@ def wan() -> DetectorSettings:
         ping_timeout_s=1.0,  # 300 ms, one retransmission after 500 ms, and its round trip
         ask_timeout_s=1.5,  # two such ways, of which one may lose a packet
         fresh_s=2.5,  # ping_s, a timeout and a tick
-        tell_after_s=4.0,  # the suspicion itself comes at 2.5 s
+        tell_after_s=4.0,  # the suspicion itself comes after 2.5 s
         dial_timeout_s=3.0,  # TCP, Noise and yamux are four round trips; SYN repeated once
         settle_s=3.0,
     )
