@@ -89,12 +89,15 @@ class LocalRegistry:
         *,
         on_change: Callable[[], None] = lambda: None,
         on_suspect: Callable[[Backend], None] = lambda _backend: None,
+        on_load: Callable[[], None] = lambda: None,
         queue_limit: int = QUEUE_LIMIT,
     ) -> None:
-        """*monotonic*: Env's clock, seconds. *on_suspect*: a call found this backend unreachable or broken."""
+        """*monotonic*: Env's clock, seconds. *on_suspect*: a call found this backend unreachable or broken.
+        *on_load*: a call has begun to run or to wait, or ended. Both only note it."""
         self.version = 0
         self.on_change = on_change
         self.on_suspect = on_suspect
+        self.on_load = on_load
         self._monotonic = monotonic
         self._queue_limit = queue_limit
         self._sources: dict[int, Source] = {}
@@ -297,6 +300,7 @@ class LocalRegistry:
             )
         event = trio.Event()
         waiting = admission.wait(event.set)
+        self.on_load()
         try:
             await event.wait()
         except trio.Cancelled:
@@ -321,6 +325,7 @@ class LocalRegistry:
             await emit(piece)
 
         source.running += 1
+        self.on_load()
         try:
             result = await source.backend.invoke(entry.card, call, emit_and_note)
             source.last_activity = self._monotonic()
@@ -343,6 +348,7 @@ class LocalRegistry:
         finally:
             source.running -= 1
             entry.admission.release(slots, finished)
+            self.on_load()
 
     def _suspect(self, source: Source) -> None:
         if not source.suspected and id(source.backend) in self._sources:

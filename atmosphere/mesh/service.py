@@ -56,8 +56,8 @@ FEW_NEIGHBOURS = 6
 """Up to GossipSub's degree a new neighbour may be this node's only way to part of the mesh."""
 PRUNE_EVERY_S = 30.0
 SEEK_EVERY_S = 1.0
-LOAD_EVERY_S = 0.2
-"""A load that crosses a step is told this soon; looking costs microseconds."""
+LOAD_GAP_S = 0.2
+"""A load that crosses a step is told this soon; what moves within it is one look."""
 SETTLE_S = 3.0
 """After a start: for the bootstrap nodes to say who was revoked meanwhile."""
 READY_TIMEOUT_S = 5.0
@@ -114,6 +114,7 @@ class Mesh:
         self.settled = trio.Event()
         """The neighbours that this node knew have told it who may act, or have had their time to."""
         self._speak = trio.Event()
+        self._load_moved = trio.Event()
         self._leaving = False
         self._gossipers: trio.Nursery | None = None
 
@@ -192,8 +193,11 @@ class Mesh:
         self.intake.wanted.add(vector_key(card_id, space), None, self._env.monotonic())
         self.neighbours.wake()
 
-    def set_load(self, load: Load) -> None:
-        """This node's own load as the router sees it; told to the mesh when it has moved far."""
+    def load_moved(self) -> None:
+        """Calls of this node have begun or ended: its load is looked at, and told if it has crossed a step."""
+        self._load_moved.set()
+
+    def _set_load(self, load: Load) -> None:
         me = self.table.nodes[self.table.me]
         me.load_permille, me.queue = load.permille, load.queue
         if self._announcer.load_changed():
@@ -360,5 +364,7 @@ class Mesh:
 
     async def _watch_load(self) -> None:
         while True:
-            await trio.sleep(LOAD_EVERY_S)
-            self.set_load(self._announcer.current_load())
+            self._load_moved = trio.Event()
+            self._set_load(self._announcer.current_load())
+            await self._load_moved.wait()
+            await trio.sleep(LOAD_GAP_S)

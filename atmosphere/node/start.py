@@ -148,6 +148,7 @@ def _wire(node: Node, host: Host, dialer: Dialer, nursery: trio.Nursery) -> None
     serving = Serving(node.registry, node.mesh, node.audit, env)
     node.calls = CallServer(serving.serve, load=serving.load)
     node.standing.connect(host, node.mesh)
+    node.registry.on_load = node.mesh.load_moved
 
 
 async def _find_on_lan(node: Node, host: Host, dialer: Dialer) -> None:
