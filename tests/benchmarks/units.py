@@ -11,8 +11,8 @@ The same 1,000 units, each 200 bytes of JSON there and back and a tool that does
   It schedules and retries, and it keeps results in an object store. It does not know of other owners' machines.
 
 Wall time is that of the whole map; CPU is that of all processes of a stack together (caller, callees, Ray's own
-daemons), per unit. The stacks take turns, and the round with the median wall time counts. Ray runs with the Python of
-``.bench/venv`` (``make bench`` makes it) or of ``ATMOSPHERE_BENCH_PYTHON``.
+daemons) by the scheduler's count, per unit. The stacks take turns, and the medians of the rounds count. Ray runs with
+the Python of ``.bench/venv`` (``make bench`` makes it) or of ``ATMOSPHERE_BENCH_PYTHON``.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 import psutil
 import trio
@@ -56,7 +57,7 @@ START_S = 60.0
 
 @dataclass(frozen=True)
 class Figures:
-    """One round of one stack. Milliseconds per unit."""
+    """One stack. Milliseconds per unit."""
 
     stack: str
     wall_ms: float
@@ -185,18 +186,21 @@ class Stack:
                 return line.strip()
         return ""
 
-    def _cpu_s(self) -> float:
+    def _cpu_ns(self) -> dict[Path, int]:
+        """CPU time of every thread of the caller and of the processes below it, by the scheduler's count."""
         caller = psutil.Process(self._process.pid)
-        times = [process.cpu_times() for process in (caller, *caller.children(recursive=True))]
-        return float(sum(time.user + time.system for time in times))
+        tasks = [task for process in (caller, *caller.children(recursive=True))
+                 for task in Path(f"/proc/{process.pid}/task").iterdir()]
+        return {task: int((task / "schedstat").read_text().split()[0]) for task in tasks}
 
     def measure(self, units: int) -> Figures:
-        before = self._cpu_s()
+        before = self._cpu_ns()
         assert self._process.stdin is not None
         self._process.stdin.write(f"{units}\n")
         self._process.stdin.flush()
         wall = float(json.loads(self._line())["wall_s"])
-        return Figures(self.name, wall * 1000 / units, (self._cpu_s() - before) * 1000 / units)
+        used = sum(after - before.get(task, 0) for task, after in self._cpu_ns().items())
+        return Figures(self.name, wall * 1000 / units, used / 1e6 / units)
 
 
 def python_with_ray() -> str | None:
@@ -208,7 +212,7 @@ def python_with_ray() -> str | None:
 
 
 def measured(units: int, rounds: int) -> list[Figures]:
-    """Of each stack the round with the median wall time."""
+    """Of each stack the medians of its rounds."""
     with ExitStack() as stack:
         stacks = [Stack("atmosphere", stack.enter_context(running("--caller", "ours")))]
         stacks.append(Stack("grpc.aio", stack.enter_context(running("--caller", "grpc"))))
@@ -219,14 +223,17 @@ def measured(units: int, rounds: int) -> list[Figures]:
         else:
             print("Ray is not installed: run `make bench`, or set ATMOSPHERE_BENCH_PYTHON", file=sys.stderr)
         taken = [[one.measure(units) for one in stacks] for _ in range(rounds)]
-    return [sorted(of_one, key=lambda row: row.wall_ms)[rounds // 2] for of_one in zip(*taken, strict=True)]
+    return [
+        Figures(of_one[0].stack, median(row.wall_ms for row in of_one), median(row.cpu_ms for row in of_one))
+        for of_one in zip(*taken, strict=True)
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object, for other programs")
     parser.add_argument("--units", type=int, default=UNITS, help="per round")
-    parser.add_argument("--rounds", type=int, default=5, help="the median one counts")
+    parser.add_argument("--rounds", type=int, default=5, help="the median counts")
     parser.add_argument("--caller", choices=("ours", "grpc"), help=argparse.SUPPRESS)
     parser.add_argument("--callee", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
