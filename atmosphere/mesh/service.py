@@ -358,9 +358,10 @@ class Mesh:
     async def _seek_neighbours(self) -> None:
         while True:
             await trio.sleep(SEEK_EVERY_S)
-            for node in list(self.table.nodes.values()):
-                if node.state is State.ONLINE and node.path is Path.UNKNOWN:
-                    self._seek(node.peer)
+            if len(self._host.connections()) < NEIGHBOURS:
+                for node in list(self.table.nodes.values()):
+                    if node.state is State.ONLINE and node.path is Path.UNKNOWN:
+                        self._seek(node.peer)
 
     async def _watch_load(self) -> None:
         while True:

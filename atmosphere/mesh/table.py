@@ -114,6 +114,8 @@ class GradientTable:
     version: int = 0
     """Raised by every change: whoever caches something derived compares it."""
     changes: deque[Change] = field(default_factory=lambda: deque(maxlen=CHANGES_KEPT))
+    offline: dict[PeerId, None] = field(default_factory=dict)
+    """Who is in state OFFLINE: it may come back."""
     listeners: set[Callable[[], None]] = field(default_factory=set)
     """Called synchronously after every change."""
 
@@ -192,6 +194,7 @@ class GradientTable:
         node.last_seen = max(node.last_seen, now)
         if node.state is not State.ONLINE:
             node.state, node.reason, node.silent_since = State.ONLINE, "", None
+            self.offline.pop(peer, None)
             self._changed(peer, "online")
 
     def doubt(self, peer: PeerId, reason: str, now: float) -> None:
@@ -206,6 +209,10 @@ class GradientTable:
         node = self.nodes.get(peer)
         if node is not None and peer != self.me and node.state is not state:
             node.state, node.reason = state, reason
+            if state is State.OFFLINE:
+                self.offline[peer] = None
+            else:
+                self.offline.pop(peer, None)
             node.path, node.rtt_ms = Path.UNKNOWN, None
             self._changed(peer, f"{state}: {reason}")
 
@@ -220,6 +227,7 @@ class GradientTable:
             node.path, node.rtt_ms = Path.UNKNOWN, None
 
     def forget(self, peer: PeerId) -> None:
+        self.offline.pop(peer, None)
         if self.nodes.pop(peer, None) is not None:
             self._changed(peer, "forgotten")
 

@@ -31,7 +31,7 @@ from atmosphere.mesh.detector import (
 )
 from atmosphere.mesh.intake import Taken
 from atmosphere.mesh.neighbours import contained
-from atmosphere.mesh.table import GradientTable, Node, Path, State
+from atmosphere.mesh.table import GradientTable, Path, State
 from protocols.beacons import BeaconError, Health, HealthKind, Suspicion, open_suspicion
 from protocols.probe.client import ask
 from protocols.probe.messages import PROTOCOL, ProbeError, ProbeOutcome
@@ -49,6 +49,10 @@ MISSED_BEACONS = 2
 """Stated periods without a beacon that make a node doubtful which nobody near is connected to."""
 UNHEARD_OFFLINE_S = 10.0
 """Of further silence, after which such a node is offline."""
+TICKS_PER_DIAL = 2
+"""A dial to who is offline, and a round trip measured, every second (a tick is half of one)."""
+TICKS_PER_LOOK = 10
+"""Looks at all nodes for beacons that have stopped: those come every 15 s at most."""
 SMOOTHING = 0.3
 """Weight of the newest round trip."""
 ROUND_TRIP_TIMEOUT_S = 5.0
@@ -82,6 +86,7 @@ class Watch:
         self._ready = ready
         self._witness = ProbeServer(self.check)
         self._measured = 0
+        self._ticks_done = 0
         self._nursery: trio.Nursery | None = None
 
     def __repr__(self) -> str:
@@ -109,9 +114,12 @@ class Watch:
     def _tick(self) -> None:
         now = self._env.monotonic()
         self._act(self.detector.tick(now, self._host.heard))
-        self._unheard(now)
-        self._find_again()
-        self._measure_one()
+        self._ticks_done += 1
+        if self._ticks_done % TICKS_PER_DIAL == 0:
+            self._find_again()
+            self._measure_one()
+        if self._ticks_done % TICKS_PER_LOOK == 0:
+            self._unheard(now)
 
     # -- what the node tells ---------------------------------------------------------------------------------------
 
@@ -271,11 +279,10 @@ class Watch:
 
     def _find_again(self) -> None:
         """Dial one node that is offline: the cost is the same in any mesh, and some link comes back at once."""
-        gone = [node for node in self._table.nodes.values() if _may_come_back(node)]
-        if gone:
-            node = self._env.random.choice(gone)
-            assert node.beacon is not None
-            self._dialer.hurry(node.peer, node.beacon.addresses)
+        if self._table.offline:
+            node = self._table.nodes[self._env.random.choice(tuple(self._table.offline))]
+            if node.beacon is not None and node.beacon.addresses:
+                self._dialer.hurry(node.peer, node.beacon.addresses)
 
     def _measure_one(self) -> None:
         ready = self._ready()
@@ -295,10 +302,6 @@ class Watch:
         if node is not None:
             measured = seconds * 1000
             node.rtt_ms = measured if node.rtt_ms is None else (1 - SMOOTHING) * node.rtt_ms + SMOOTHING * measured
-
-
-def _may_come_back(node: Node) -> bool:
-    return node.state is State.OFFLINE and node.beacon is not None and bool(node.beacon.addresses)
 
 
 async def _asked(stream: Stream, subject: PeerId, timeout_s: float) -> ProbeOutcome:

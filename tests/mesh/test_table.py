@@ -10,7 +10,7 @@ from atmosphere.capabilities.card import Card
 from atmosphere.capabilities.offer import Offer, OfferEntry
 from atmosphere.mesh.table import MIN_PRUNE_S, GradientTable, Path, State
 from protocols.beacons import Beacon
-from tests.mesh.people import ME, OTHER, membership_of
+from tests.mesh.people import ME, OTHER, THIRD, membership_of
 
 CARD_ID = bytes([5]) * 32
 CARD = Card("llm/chat", "A chat model", model="m")
@@ -104,3 +104,17 @@ def test_a_load_figure_of_a_call_counts_at_once(table: GradientTable) -> None:
     table.load(OTHER, 900, 4, 50.0)
     node = table.nodes[OTHER]
     assert (node.load_permille, node.queue, node.last_seen) == (900, 4, 50.0)
+
+
+def test_who_is_offline_is_known_without_a_search() -> None:
+    table = GradientTable(ME)
+    for peer in (OTHER, THIRD):
+        table.node(peer, 0.0)
+        table.gone(peer, "silent")
+    assert list(table.offline) == [OTHER, THIRD]
+    table.alive(OTHER, 1.0)
+    table.gone(THIRD, "it said goodbye", State.LEFT)
+    assert not table.offline
+    table.gone(OTHER, "silent")
+    table.forget(OTHER)
+    assert not table.offline
