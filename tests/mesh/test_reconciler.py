@@ -55,6 +55,20 @@ async def test_equal_tables_exchange_greetings_and_nothing_else(autojump_clock: 
     assert left.written[OTHER] + right.written[ME] > 2 * (sent + answered)  # or the assertion above says nothing
 
 
+@pytest.mark.parametrize("nodes", [10, 100, 1000])
+async def test_the_price_of_ten_differences(nodes: int, autojump_clock: trio.abc.Clock) -> None:
+    left, right = Knower(ME), Knower(OTHER)
+    for number in range(nodes):
+        left.hear(author(number))
+        right.hear(author(number), *((2, 2) if number < 10 else (1, 1)))
+    left.join(right)
+    await left.ask(right)
+    size = left.written[OTHER] + right.written[ME]
+    print(f"\n{nodes} nodes, 10 with another offer: {size} bytes with all that was fetched")
+    assert left.seen() == right.seen()
+    assert size < 8_000 + 5 * nodes  # a whole listing would be 46 bytes for each node
+
+
 said_of_nodes = st.lists(
     st.tuples(st.integers(0, 11), st.integers(0, 3), st.integers(0, 3)), max_size=12, unique_by=lambda item: item[0]
 )
