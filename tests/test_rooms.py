@@ -25,6 +25,8 @@ PURE = [
     "atmosphere.mesh.intake",
     "atmosphere.routing.router",
     "atmosphere.work.effects",
+    "atmosphere.work.plans.document",
+    "atmosphere.work.plans.run",
     "protocols.call",
     "protocols.beacons",
     "protocols.records",

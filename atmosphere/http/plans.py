@@ -7,7 +7,7 @@ key one sees the plans that were given without one; on the control socket all, w
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -21,7 +21,6 @@ from atmosphere.http.routes import answer, read_object
 from atmosphere.identity.api_keys import ApiKey
 from atmosphere.work.plans import document
 from atmosphere.work.plans.journal import Entry
-from atmosphere.work.plans.plan import Plan
 from atmosphere.work.plans.references import PlanError
 from atmosphere.work.plans.run import PlanState, Record
 from atmosphere.work.plans.runner import PlanView
@@ -62,8 +61,9 @@ def create(node: HttpNode, *, sees_all: bool) -> Blueprint:
 
     @blueprint.post("")
     async def submit() -> Response:
+        body = await read_object()
         try:
-            plan = document.parse(await read_object())
+            plan = await node.env.run_blocking(lambda: document.parse(body))
         except PlanError as error:
             raise invalid(str(error), "units") from error
         plan_id = await node.plans.submit(plan, asker().owner)
@@ -85,7 +85,10 @@ def create(node: HttpNode, *, sees_all: bool) -> Blueprint:
             with trio.move_on_after(wait_ms / 1000):
                 await node.plans.news(plan, version)
             view = await node.plans.view(plan, who.sees)
-        return answer(await _view(node, view, records=asked.get("records") != "no"))
+        if asked.get("records") == "no":
+            return answer(_brief(view))
+        results = await _results(node, view)
+        return await node.env.run_blocking(lambda: answer(_whole(view, results)))  # megabytes of JSON, it may be
 
     @blueprint.get("/<plan>/units/<unit>")
     async def show_unit(plan: str, unit: str) -> Response:
@@ -95,7 +98,8 @@ def create(node: HttpNode, *, sees_all: bool) -> Blueprint:
             raise HttpError(404, f"the plan has no unit {unit[:80]!r}; GET /v1/plans/{plan} lists them",
                             "unit_not_found", "unit")
         found = await node.plans.results(plan, [unit])
-        return answer(_record(record, view.entry) | {"result": _json(found.get(unit))})
+        return await node.env.run_blocking(
+            lambda: answer(_record(record, view.entry) | {"result": _json(found.get(unit))}))
 
     @blueprint.delete("/<plan>")
     async def end(plan: str) -> Response:
@@ -111,25 +115,29 @@ def create(node: HttpNode, *, sees_all: bool) -> Blueprint:
     return blueprint
 
 
-async def _view(node: HttpNode, view: PlanView, *, records: bool) -> Body:
-    shown = _entry(view.entry) | {"version": view.version, "counts": view.counts}
-    if not records:
-        return shown
-    shown["records"] = [_record(record, view.entry) for record in view.records]
-    if view.plan is not None and view.entry.state is not PlanState.RUNNING:
-        shown["results"] = await _results(view.plan, lambda units: node.plans.results(view.entry.id, units))
+def _brief(view: PlanView) -> Body:
+    return _entry(view.entry) | {"version": view.version, "counts": view.counts}
+
+
+def _whole(view: PlanView, results: Mapping[str, bytes] | None) -> Body:
+    """With a record of every unit and, of a plan that is over, the results that it is for: of a step with ``for_each``
+    a list, with null for what failed."""
+    shown = _brief(view) | {"records": [_record(record, view.entry) for record in view.records]}
+    if view.plan is not None and results is not None:
+        shown["results"] = {}
+        for step in view.plan.results:
+            members = view.plan.members(step)
+            values = [_json(results.get(member)) for member in members]
+            shown["results"][step] = values[0] if members == (step,) else values
     return shown
 
 
-async def _results(plan: Plan, read: Callable[[Sequence[str]], Any]) -> Body:
-    """What the plan is for: the results of its last steps; of a step with ``for_each`` a list, null for what failed."""
-    shown: Body = {}
-    for step in plan.results:
-        members = plan.members(step)
-        found = await read(members)
-        values = [_json(found.get(member)) for member in members]
-        shown[step] = values[0] if members == (step,) else values
-    return shown
+async def _results(node: HttpNode, view: PlanView) -> Mapping[str, bytes] | None:
+    """What the plan is for; None while it runs."""
+    if view.plan is None or view.entry.state is PlanState.RUNNING:
+        return None
+    units = [member for step in view.plan.results for member in view.plan.members(step)]
+    return await node.plans.results(view.entry.id, units)
 
 
 def _entry(entry: Entry) -> Body:

@@ -211,7 +211,7 @@ def test_the_plan_goes_on_after_the_node_that_holds_it_was_killed(world: World, 
     eventually("the plan is over", 60,
                lambda: None if world.asks.get(f"/v1/plans/{plan}")["state"] == "running" else True)
     view = world.asks.get(f"/v1/plans/{plan}")
-    print(f"\nkilled with 13 of 14 units done and started again: {view['state']} {took_ms(view):.0f} ms after it was given")
+    print(f"\nkilled with 13 of 14 units done and started again: {view['state']} after {took_ms(view):.0f} ms")
     assert view["counts"] == {"ok": 14}
     assert view["results"]["summary"]["choices"][0]["message"]["content"].startswith(f"{LLM}-0 ")
     assert world.embedded() - before == 12, "no document was embedded again"

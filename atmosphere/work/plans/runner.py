@@ -182,8 +182,8 @@ class PlanRunner:
         """Begin *plan* and return its id; it is on disk then. Raises CallError: OVERLOADED, TOO_LARGE."""
         if self._nursery is None:
             raise CallError(Code.UNAVAILABLE, "this node is still starting; try again shortly", retryable=True)
+        data = await self._env.run_blocking(lambda: document.write(plan))
         self._check_room(owner)
-        data = document.write(plan)
         if len(data) > document.MAX_DOCUMENT_BYTES:
             raise CallError(Code.TOO_LARGE, f"the plan is {len(data)} bytes of JSON; {document.MAX_DOCUMENT_BYTES} is "
                             "the maximum: make several plans of it")
@@ -215,7 +215,7 @@ class PlanRunner:
         entry, data, records_read = found
         known = {record.unit: record for record in records_read}
         try:
-            parsed = document.read(data)
+            parsed = await self._env.run_blocking(lambda: document.read(data))
         except PlanError:
             return PlanView(entry, 0, tuple(records_read), None)
         ordered = tuple(known.get(unit, Record(unit, State.CANCELLED)) for unit in parsed.units)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from atmosphere.work.plans import document, plan
 from atmosphere.work.plans.plan import Plan
@@ -105,6 +106,25 @@ def test_what_is_too_large_or_no_json_is_refused() -> None:
     for args in ({"x": deep}, {"x": {"$literal": deep}}):
         with pytest.raises(PlanError, match="unit 'a': nested more than 64 levels"):
             plan_of(unit("a", args))
+
+
+TEXTS = st.sampled_from(["a", "b", "a[0]", "b[$index]", "x.*"])
+JSON = st.recursive(st.none() | st.booleans() | st.integers(-5, 5) | TEXTS, lambda inner: (
+    st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
+        ["$from", "$item", "$index", "$value", "$text", "$literal", "path", "partial", "join", "k"]), inner, max_size=3)
+), max_leaves=12)
+FIELDS = dict.fromkeys(("type", "model", "intent", "inputs", "constraints", "after", "for_each", "args", "deadline_ms"),
+                       JSON)
+STEP = st.fixed_dictionaries({"id": st.sampled_from("ab"), "tool": st.just("t")}, optional=FIELDS)
+
+
+@given(st.lists(STEP, max_size=3), st.dictionaries(st.sampled_from("ab"), JSON))
+def test_anything_is_a_plan_or_a_plan_error(units: Any, values: Any) -> None:
+    try:
+        made = document.parse({"units": units, "values": values})
+    except PlanError:
+        return
+    assert document.read(document.write(made)) == made
 
 
 def test_the_largest_plan_is_made_quickly() -> None:
