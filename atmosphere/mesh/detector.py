@@ -333,7 +333,7 @@ class Detector:
                 return actions
         elif outcome is ProbeOutcome.SILENT or outcome is ProbeOutcome.REFUSED:
             evidence = Evidence.REFUSED if outcome is ProbeOutcome.REFUSED else Evidence.SILENT
-            suspicion.asked[via] = max(evidence, suspicion.asked.get(via, evidence))
+            suspicion.testify(via, evidence, asked=True)
             suspicion.alive.discard(via)
         if not suspicion.pending:
             if not suspicion.heard_in_round:
@@ -385,9 +385,9 @@ class Detector:
         suspicion = self._suspicion(subject, own, own)
         if link is None and suspicion.own is None and not suspicion.stated:
             suspicion.proof = own - self._settings.tell_after_s  # for so long the witness has heard nothing
-        suspicion.stated[witness] = statement.evidence
+        suspicion.testify(witness, statement.evidence, asked=False)
         if link is None:
-            if not suspicion.suspected and len(suspicion.witnesses()) >= WITNESSES:
+            if not suspicion.suspected and suspicion.witnesses >= WITNESSES:
                 self._suspect(suspicion, f"{len(suspicion.stated)} others hear nothing of it", actions, evidence=None)
             self._judge(suspicion, own, actions)
         elif link.pinged is None:
@@ -478,14 +478,15 @@ class Detector:
             self._doubt(suspicion, own, actions)
         if peer in self._links and (not ticked or idle < settings.fresh_s):
             return
-        scale = self._health.scale
-        refusals = suspicion.refusals()
+        scale, refusals = self._health.scale, suspicion.refusals
         if refusals >= REFUSALS:
             self._die(suspicion, own, f"connections are refused, say {refusals} nodes", actions)
+        elif silent < settings.dead_min_s * scale and idle < settings.dead_max_s * scale:
+            return
         elif (suspicion.suspected or peer not in self._links) and (
             silent >= suspicion.patience(settings) * scale or idle >= settings.dead_max_s * scale
         ):
-            others = len(suspicion.witnesses())
+            others = suspicion.witnesses
             by = f", {others} others agree" if others else ""
             self._die(suspicion, own, f"nothing was heard of it for {idle:.1f} s{by}", actions)
 

@@ -34,7 +34,10 @@ class Suspicion:
     reason: str = ""
     missed: int = 0
     stated: dict[PeerId, Evidence] = field(default_factory=dict)
-    asked: dict[PeerId, Evidence] = field(default_factory=dict)
+    asked: set[PeerId] = field(default_factory=set)
+    """Vias that got no answer from it either."""
+    refused: set[PeerId] = field(default_factory=set)
+    """Those of both to whom a connection was refused."""
     alive: set[PeerId] = field(default_factory=set)
     """Who says that it lives."""
     pending: set[PeerId] = field(default_factory=set)
@@ -50,14 +53,24 @@ class Suspicion:
         """Seconds for which it has owed an answer: that nobody spoke on an idle link before is no sign of failure."""
         return own - (self.proof if self.own is None and not self.missed else self.since)
 
-    def witnesses(self) -> set[PeerId]:
-        """Others that found it dead."""
-        return self.stated.keys() | self.asked.keys()
+    def testify(self, witness: PeerId, evidence: Evidence, *, asked: bool) -> None:
+        """Another node found it dead: it was *asked*, or said so itself."""
+        if asked:
+            self.asked.add(witness)
+        else:
+            self.stated[witness] = evidence
+        if evidence is Evidence.REFUSED:
+            self.refused.add(witness)
 
+    @property
+    def witnesses(self) -> int:
+        """How many others found it dead."""
+        return len(self.stated.keys() | self.asked) if self.asked else len(self.stated)
+
+    @property
     def refusals(self) -> int:
         """Witnesses, this node included, to whom a connection was refused."""
-        others = {peer for seen in (self.stated, self.asked) for peer, what in seen.items() if what is Evidence.REFUSED}
-        return len(others) + (self.own is Evidence.REFUSED)
+        return len(self.refused) + (self.own is Evidence.REFUSED)
 
     def enough(self, evidence: Evidence) -> bool:
         """Whether the mesh has heard of *evidence*, or stronger, often enough."""
@@ -68,7 +81,7 @@ class Suspicion:
 
         Whoever has seen nothing itself needs a first witness, who confirms nothing yet.
         """
-        confirmations = len(self.witnesses()) - (self.own is None)
+        confirmations = self.witnesses - (self.own is None)
         if confirmations <= 0:
             return settings.dead_max_s
         share = log(confirmations + 1) / log(settings.indirect + 1)
