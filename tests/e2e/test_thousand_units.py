@@ -41,8 +41,9 @@ CONCURRENCY = 8
 ALONE = UNITS if SOAK else 300
 """Units of the run on one node; 40 per second."""
 EMBEDS = 1000 if SOAK else 300
-SLOW_AFTER, FIRST_KILL_AFTER, SECOND_KILL_AFTER = 200, 250, 450
-"""Results that had come when one node was slowed down and two were killed."""
+SLOW_AFTER, SLOWED = 200, "D"
+KILLED = {250: "E", 450: "F"}
+"""Who is slowed down and who is killed, by the results that have come."""
 TOOLS = (READ, PUT, SEND)
 GROWTH_MB = 32
 
@@ -55,11 +56,24 @@ class World:
     workers: dict[str, Node]
     peers: dict[str, PeerId]
     ledger: Path
+    start: Callable[[str], Node]
+    """Runs the node of that name."""
 
     def memory(self) -> dict[str, float]:
         """Resident megabytes of each worker that runs."""
         return {name: psutil.Process(node.process.pid).memory_info().rss / 1e6
                 for name, node in self.workers.items() if node.process.poll() is None}
+
+
+    async def revive(self) -> None:
+        """Start again who was killed or slowed down."""
+        def start() -> None:
+            for name in (SLOWED, *KILLED.values()):
+                self.workers[name].stop()
+                self.workers[name] = self.start(name)
+
+        await trio.to_thread.run_sync(start)
+        await until(lambda: able(self.caller) >= set(self.peers.values()), 30)
 
 
 @asynccontextmanager
@@ -68,16 +82,18 @@ async def world(folder: Path) -> AsyncIterator[World]:
     ledger.touch()
     program = (sys.executable, "-m", "tests.e2e.ledger_node", ledger, str(SERVICE_MS), str(CONCURRENCY))
     with nodes() as group:
-        def start() -> dict[str, Node]:
+        def start(name: str) -> Node:
+            return group.run(group.folder / name, options=("--no-probe",), program=program)
+
+        def start_all() -> dict[str, Node]:
             workers: dict[str, Node] = {}
             for name in NAMES:
-                home = group.folder / name
                 words = ("join", invite(workers[NAMES[0]])) if workers else ("init",)
-                command(home, *words, "--name", name)
-                workers[name] = group.run(home, options=("--no-probe",), program=program)
+                command(group.folder / name, *words, "--name", name)
+                workers[name] = start(name)
             return workers
 
-        workers = await trio.to_thread.run_sync(start)
+        workers = await trio.to_thread.run_sync(start_all)
         addresses = [json.loads(await trio.to_thread.run_sync(node.command, "status", "--json"))["me"]["addresses"][0]
                      for node in workers.values()]
         meshes = Meshes(folder)
@@ -85,7 +101,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
         async with meshes.dialling(home, *addresses) as caller:
             peers = {name: split_peer(address)[0] for name, address in zip(NAMES, addresses, strict=True)}
             await until(lambda: able(caller) >= set(peers.values()), 30)
-            yield World(caller, workers, peers, ledger)
+            yield World(caller, workers, peers, ledger, start)
 
 
 def able(caller: Caller) -> set[PeerId]:
@@ -118,11 +134,12 @@ class Run:
                 f"{sum(result.hedged for result in self.results)}; by {dict(sorted(by.items()))}")
 
 
-async def run(caller: Caller, units: Sequence[Unit], on_result: Callable[[int], None] = lambda count: None) -> Run:
-    """All *units* at once."""
+async def run(caller: Caller, units: Sequence[Unit], on_result: Callable[[int], None] = lambda count: None,
+              in_flight: int | None = None) -> Run:
+    """All *units*, given at once. *in_flight*: so many are sent out at once; None: what ``map`` finds right."""
     results: list[UnitResult] = []
     began = time.perf_counter()
-    async with caller.dispatcher.map(units, in_flight=len(units)) as incoming:
+    async with caller.dispatcher.map(units, in_flight=in_flight) as incoming:
         async for result in incoming:
             results.append(result)
             on_result(len(results))
@@ -136,15 +153,16 @@ def ledger_units(first: int, count: int, node: PeerId | None = None) -> list[Uni
             for number in range(first, first + count)]
 
 
-def embed_units(count: int, workers: set[PeerId], caller: PeerId) -> list[Unit]:
-    node = next(iter(workers)) if len(workers) == 1 else None
-    constraints = Constraints(type="llm/embed", node=node, exclude=frozenset({caller}))
-    return [Unit(Intent(tool="embed", constraints=constraints),
-                 json.dumps({"input": f"Unit {number}: what a node can do is known to all."}).encode())
+def embed_units(count: int, at: World, node: PeerId | None = None) -> list[Unit]:
+    """Short texts for the embedding model that the workers have; the caller has another one."""
+    model = next(route.card.model for route in at.caller.table.routes()
+                 if route.card.type == "llm/embed" and route.node.peer in at.peers.values())
+    intent = Intent(tool="embed", model=model, constraints=Constraints(type="llm/embed", node=node))
+    return [Unit(intent, json.dumps({"input": f"Unit {number}: what a node can do is known to all."}).encode())
             for number in range(count)]
 
 
-def check_ledger(lines: list[Line], units: list[Unit], run: Run, first: int) -> str:
+def check_ledger(lines: list[Line], run: Run, first: int) -> str:
     """Compare what was done with what was said; a summary in words."""
     by_unit: dict[int, list[Line]] = {}
     for line in lines:
@@ -171,8 +189,7 @@ def check_ledger(lines: list[Line], units: list[Unit], run: Run, first: int) -> 
 
 async def test_nothing_is_lost_and_nothing_is_done_twice_while_nodes_die(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
-        caller, me = here.caller, here.caller.peer_id
-        first = here.peers[NAMES[0]]
+        caller, first = here.caller, here.peers[NAMES[0]]
         await run(caller, ledger_units(10_000_000, 100))  # warm
         before = here.memory()
         alone = await run(caller, ledger_units(0, ALONE, first))
@@ -183,34 +200,41 @@ async def test_nothing_is_lost_and_nothing_is_done_twice_while_nodes_die(tmp_pat
               f"{CONCURRENCY} at once per node; ideal rate {5 * CONCURRENCY * 1000 / SERVICE_MS:.0f}/s")
         assert five.outcomes == {Outcome.OK: UNITS}
 
-        embed_one = await run(caller, embed_units(EMBEDS, {first}, me))
-        embed_five = await run(caller, embed_units(EMBEDS, set(here.peers.values()), me))
+        embed_one = await run(caller, embed_units(EMBEDS, here, first))
+        embed_five = await run(caller, embed_units(EMBEDS, here))
         print(f"the real embedder, {psutil.cpu_count()} cores for all nodes: one node {embed_one.rate:.0f}/s, five "
               f"{embed_five.rate:.0f}/s, {embed_five.rate / embed_one.rate:.2f} times; {dict(embed_five.outcomes)}")
         assert embed_five.outcomes == {Outcome.OK: EMBEDS}
 
-        mark = len(ledger_node.read(here.ledger))
-        events = {SLOW_AFTER: ("D", signal.SIGUSR1), FIRST_KILL_AFTER: ("E", signal.SIGKILL),
-                  SECOND_KILL_AFTER: ("F", signal.SIGKILL)}
-
-        def happen(count: int) -> None:
-            if count in events:
-                name, number = events[count]
-                here.workers[name].process.send_signal(number)
-
-        start = 10 * UNITS
-        units = ledger_units(start, UNITS)
-        hard = await run(caller, units, happen)
-        await trio.sleep(2 * ledger_node.SLOWED * SERVICE_MS / 1000)  # what was issued twice still runs somewhere
-        lines = ledger_node.read(here.ledger)[mark:]
-        print(f"two killed, one slowed {ledger_node.SLOWED:g} times: {hard}\n{check_ledger(lines, units, hard, start)}")
-        assert sorted(result.number for result in hard.results) == list(range(UNITS))
-        unknown = [result for result in hard.results if result.outcome is Outcome.UNKNOWN]
-        assert all(TOOLS[(start + result.number) % 3] == SEND for result in unknown)
-        failed = [result for result in hard.results if result.outcome is Outcome.FAILED]
-        assert not failed, Counter(str(result.error) for result in failed).most_common(5)
-
+        await hard_run(here, 10 * UNITS, None)
         after = here.memory()
         print("memory: " + ", ".join(f"{name} {before[name]:.0f} -> {after[name]:.0f} MB" for name in sorted(after)))
         assert len(after) == len(NAMES) - 2
         assert all(after[name] - before[name] < GROWTH_MB for name in after)
+        if SOAK:
+            await here.revive()
+            await hard_run(here, 20 * UNITS, UNITS)
+
+
+async def hard_run(here: World, start: int, in_flight: int | None) -> None:
+    """The thousand units, from number *start* on, while two workers are killed and one becomes slow."""
+    mark = len(ledger_node.read(here.ledger))
+    events = {SLOW_AFTER: (SLOWED, signal.SIGUSR1), **{after: (name, signal.SIGKILL) for after, name in KILLED.items()}}
+
+    def happen(count: int) -> None:
+        if count in events:
+            name, number = events[count]
+            here.workers[name].process.send_signal(number)
+
+    units = ledger_units(start, UNITS)
+    done = await run(here.caller, units, happen, in_flight)
+    await trio.sleep(2 * ledger_node.SLOWED * SERVICE_MS / 1000)  # what was issued twice still runs somewhere
+    lines = ledger_node.read(here.ledger)[mark:]
+    print(f"two killed, one slowed {ledger_node.SLOWED:g} times, {in_flight or 'two per slot'} sent at once: {done}\n"
+          f"{check_ledger(lines, done, start)}")
+    assert sorted(result.number for result in done.results) == list(range(UNITS))
+    assert set(here.memory()) == set(NAMES) - set(KILLED.values())
+    unknown = [result for result in done.results if result.outcome is Outcome.UNKNOWN]
+    assert all(TOOLS[(start + result.number) % 3] == SEND for result in unknown)
+    failed = [result for result in done.results if result.outcome is Outcome.FAILED]
+    assert not failed, Counter(str(result.error) for result in failed).most_common(5)
