@@ -6,6 +6,7 @@ was restarted is what its owner prefers again a few minutes later, even where no
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -45,6 +46,11 @@ class Outcomes:
     def reliability(self, peer: PeerId, card_id: bytes) -> float:
         """FLOOR..1."""
         return max(FLOOR, self._mean(peer, card_id))
+
+    def worst(self, count: int) -> list[tuple[PeerId, bytes, float]]:
+        """At most *count* pairs whose mean is below 1, the least reliable first."""
+        below = ((*pair, mean) for pair in self._means if (mean := self._mean(*pair)) < 1.0)
+        return heapq.nsmallest(count, below, key=lambda item: item[2])
 
     def _mean(self, peer: PeerId, card_id: bytes) -> float:
         known = self._means.get((peer, card_id))

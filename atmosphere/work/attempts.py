@@ -190,7 +190,8 @@ class Attempts:
                 await self._answer(asked, task)
                 return None
             if slow is None or left <= slow:
-                raise CallError(Code.DEADLINE, "no answer within the deadline; allow more time with deadline_ms")
+                text = "no answer within the deadline; allow more time with deadline_ms"
+                raise CallError(Code.DEADLINE, text, retryable=asked.work is None)  # it was not even sent
             second = next((other for other in others if task.repeatable(other) and not self.wait_s(other)), None)
             if second is not None and task.may_repeat():
                 others.remove(second)

@@ -23,13 +23,15 @@ from atmosphere.work.effects import may_have_run
 from atmosphere.work.execution import Execution
 from atmosphere.work.parallel import UnitResults
 from atmosphere.work.resuming import Resuming
-from atmosphere.work.statistics import DispatcherStatistics, OpenBreaker
+from atmosphere.work.statistics import DispatcherStatistics, OpenBreaker, Unreliable
 from atmosphere.work.units import Outcome, Unit, UnitResult
 from protocols.call import CallError, Code
 from transports.peer_id import PeerId
 
 TRACE_BYTES = 16
 KEY_BYTES = 16
+WORST_SHOWN = 10
+"""Unreliable pairs in the statistics."""
 
 
 class Dispatcher:
@@ -80,6 +82,10 @@ class Dispatcher:
             breakers=tuple(
                 OpenBreaker(str(peer), short_id(card), str(breaker.state), breaker.wait_s(now, breaker.news))
                 for peer, card, breaker in attempts.pairs.open()
+            ),
+            unreliable=tuple(
+                Unreliable(str(peer), short_id(card), round(mean, 3))
+                for peer, card, mean in self._router.outcomes.worst(WORST_SHOWN)
             ),
         )
 

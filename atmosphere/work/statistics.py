@@ -18,8 +18,18 @@ class OpenBreaker:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreliable:
+    """A (node, card) pair with bad outcomes lately."""
+
+    peer: str
+    card: str
+    success: float
+    """Running mean, 0..1."""
+
+
+@dataclass(frozen=True, slots=True)
 class DispatcherStatistics:
-    """Counts since the start, except *running*, *under_way*, *pairs* and *breakers*: now."""
+    """Counts since the start, except *running*, *under_way* and from *pairs* on: now."""
 
     running: int
     under_way: int
@@ -41,3 +51,5 @@ class DispatcherStatistics:
     pairs: int
     """(Node, card) pairs of which something is remembered."""
     breakers: tuple[OpenBreaker, ...]
+    unreliable: tuple[Unreliable, ...]
+    """The worst few."""

@@ -30,7 +30,8 @@ class Unit:
     key: bytes = b""
     """Idempotency key, the same wherever the unit is tried; empty: one is made."""
     deadline_s: float | None = None
-    """Seconds from its start to its result, waiting and further candidates included; None: as long as it takes."""
+    """Seconds from its start to its result, waiting and further candidates included; None: 30 s to find somebody who
+    takes it, then as long as that takes."""
 
 
 @dataclass(frozen=True, slots=True)

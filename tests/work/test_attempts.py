@@ -119,6 +119,8 @@ async def test_a_pair_that_failed_is_not_chosen_a_second_time(autojump_clock: tr
         (breaker,) = here.dispatcher.statistics().breakers
         assert (breaker.peer, breaker.state) == (str(OTHER), "open")
         assert 0 < breaker.wait_s < FIRST_PAUSE_S
+        (unreliable,) = here.dispatcher.statistics().unreliable
+        assert (unreliable.peer, unreliable.success) == (str(OTHER), 0.7)
         await trio.sleep(FIRST_PAUSE_S)
         for _ in range(50):
             await call(here)

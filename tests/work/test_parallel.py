@@ -271,6 +271,21 @@ async def test_a_unit_once_whose_deadline_passes_while_it_runs_is_unknown(autoju
         assert (statistics.ok, statistics.failed, statistics.unknown) == (0, 0, 1)
 
 
+async def test_a_unit_once_that_could_not_be_sent_in_time_is_known_not_to_have_run(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with world({OTHER: takes(0.1)}, Effects.ONCE) as here:
+
+        async def dials(candidate: object, call: ToolCall) -> None:
+            await trio.sleep_forever()
+
+        here.mesh.start = dials  # type: ignore[assignment,method-assign]
+        result = await here.dispatcher.unit(Unit(INTENT, b"{}", deadline_s=3.0))
+        assert result.outcome is Outcome.FAILED
+        assert result.error is not None
+        assert result.error.code is Code.DEADLINE
+
+
 async def test_nobody_can_ends_a_unit_at_once(autojump_clock: trio.abc.Clock) -> None:
     async with world({}) as here:
         result = await here.dispatcher.unit(Unit(INTENT, b"{}"))
