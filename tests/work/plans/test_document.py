@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,3 +138,11 @@ def test_the_largest_plan_is_made_quickly() -> None:
 def test_operators_are_found_wherever_they_stand() -> None:
     tree = parse({"a": [{"$text": ["x", {"$from": "s"}, [{"$item": True}]]}], "b": {"c": {"$index": True}}}, "here")
     assert [type(operator).__name__ for operator in operators(tree)] == ["Text", "From", "Item", "Index"]
+
+
+def test_the_plans_of_the_documentation_are_plans() -> None:
+    docs = Path(__file__).parents[3] / "docs"
+    twelve = document.read((docs / "examples" / "twelve-documents.json").read_bytes())
+    assert list(twelve.units)[:13] == [*(f"embed[{n}]" for n in range(12)), "strategy"]
+    (shown,) = re.findall(r"```json\n(.*?)```", (docs / "plans.md").read_text(), re.DOTALL)
+    assert set(document.read(shown.encode()).units) == {"embed[0]", "embed[1]", "search", "answer"}
