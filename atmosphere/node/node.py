@@ -21,7 +21,7 @@ from atmosphere.capabilities.scanner import Scanner, TargetStatus, plan_targets
 from atmosphere.config import BackendConfig, Config
 from atmosphere.embedding import Embedder
 from atmosphere.env import Env
-from atmosphere.identity import Identity, JoinRequest, Keyring, Target
+from atmosphere.identity import Identity, JoinRequest, Keyring, MemoryKeyring, Target
 from atmosphere.identity.api_keys import ApiKeys
 from atmosphere.identity.identity import ISSUER_S
 from atmosphere.knowledge import FolderInfo, IndexReport, Knowledge, KnowledgeBackend, KnowledgeError
@@ -74,17 +74,28 @@ class Statistics:
     registry: RegistryStatistics
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a node is made of besides its settings: from a home folder, or in memory."""
+
+    keyring: Keyring | MemoryKeyring
+    store: Store
+    embedder: Embedder
+    backends: tuple[Backend, ...] = ()
+    """Offered from the start, besides what is built in and what the settings name."""
+
+
 class Node:
     """A running node; made by :func:`open_node`."""
 
-    def __init__(
-        self, home: Path, config: Config, env: Env, identity: Identity, store: Store, embedder: Embedder
-    ) -> None:
-        self.home = home
+    def __init__(self, parts: Parts, config: Config, env: Env) -> None:
+        self.keyring = parts.keyring
+        self.home = parts.keyring.home
         self.config = config
         self.env = env
-        self.store = store
-        self.embedder = embedder
+        self.store = store = parts.store
+        self.embedder = embedder = parts.embedder
+        identity = parts.keyring.load()
         self.peer_id: PeerId = identity.peer_id
         self.name = config.name or identity.name or socket.gethostname()
         self.mesh_id: str = identity.mesh_id
@@ -93,7 +104,7 @@ class Node:
         self.stop_requested = trio.Event()
         self.audit = AuditLog(store, env)
         self.api_keys = ApiKeys(store, env)
-        self.standing = Standing(home, config, identity, store, self.audit, env)
+        self.standing = Standing(parts.keyring, config, store, self.audit, env)
         self.table = GradientTable(self.peer_id)
         self.router = Router(self.table, embedder, env, config.aliases)
         self.registry = LocalRegistry(env.monotonic, on_change=self._registry_changed)
@@ -103,8 +114,9 @@ class Node:
         self.announcer = Announcer(lambda: self.identity, store.next_counter("boot_epoch"), env, self._load)
         self._builtin: list[Backend] = [
             EmbedderBackend(embedder, env),
-            HealthBackend(env, home),
+            HealthBackend(env, self.home),
             KnowledgeBackend(self.knowledge, embedder, env),
+            *parts.backends,
         ]
         self._changed = trio.Event()
         # Set by open_node, in the order in which they come to life.
@@ -274,5 +286,5 @@ class Node:
     async def leave(self) -> None:
         """Say goodbye for good: tell the mesh, forget the keys, stop."""
         await self.mesh.say_goodbye()
-        await self.env.run_blocking(lambda: Keyring(self.home).forget())
+        await self.env.run_blocking(self.keyring.forget)
         self.stop_requested.set()

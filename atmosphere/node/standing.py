@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from atmosphere.audit import AuditKind, AuditLog
 from atmosphere.config import Config
@@ -18,6 +17,7 @@ from atmosphere.identity import (
     InviteBook,
     JoinRequest,
     Keyring,
+    MemoryKeyring,
     Reason,
     Target,
     open_revocation,
@@ -46,11 +46,13 @@ INVITE_ADDRESSES = 2
 class Standing:
     """This node's identity, and what it says and hears about who may act."""
 
-    def __init__(self, home: Path, config: Config, identity: Identity, store: Store, audit: AuditLog, env: Env) -> None:
-        self.identity = identity
+    def __init__(
+        self, keyring: Keyring | MemoryKeyring, config: Config, store: Store, audit: AuditLog, env: Env
+    ) -> None:
+        self.identity: Identity = keyring.load()
         """Changes with every renewal and appointment: ask for it each time."""
         self.approvals = Approvals(store)
-        self._keyring = Keyring(home)
+        self._keyring = keyring
         self._config = config
         self._store = store
         self._audit = audit

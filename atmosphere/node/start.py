@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 
 import trio
@@ -16,7 +16,7 @@ from atmosphere.identity import Keyring
 from atmosphere.identity.identity import MEMBERSHIP_S
 from atmosphere.mesh.detector_settings import PRESETS
 from atmosphere.mesh.service import Mesh
-from atmosphere.node.node import Node
+from atmosphere.node.node import Node, Parts
 from atmosphere.node.serving import Serving
 from atmosphere.routing.vectorizer import Vectorizer
 from atmosphere.store import Store
@@ -37,6 +37,9 @@ from transports.peer_id import PeerId
 
 GOODBYE_S = 0.3
 """For the goodbye to leave before the connections close."""
+
+OpenHost = Callable[[HostConfig, bytes], AbstractAsyncContextManager[Host]]
+"""Runs a host of a node key's seed: :func:`transports.host.open_host`, or over a network in memory."""
 
 
 def host_config(config: Config, epoch: int) -> HostConfig:
@@ -63,12 +66,21 @@ async def open_node(
     IdentityError, StoreError, ListenError, EmbedderError.
     """
     env = env or SystemEnv()
-    identity = Keyring(home).load()
+    keyring = Keyring(home)
+    keyring.load()  # before anything is made in a home that has no mesh
+    with closing(Store(home / "node.db", env)) as store:
+        parts = Parts(keyring, store, await env.run_blocking(embedder))
+        async with run_node(parts, config, env) as node:
+            yield node
+
+
+@asynccontextmanager
+async def run_node(parts: Parts, config: Config, env: Env, *, open_host: OpenHost = open_host) -> AsyncIterator[Node]:
+    """As :func:`open_node`, of *parts* that may be in memory, over the network that *open_host* brings."""
     async with AsyncExitStack() as stack:
-        store = Store(home / "node.db", env)
-        stack.callback(store.close)
-        node = Node(home, config, env, identity, store, await env.run_blocking(embedder))
-        host = await stack.enter_async_context(open_host(host_config(config, node.announcer.epoch), identity.seed))
+        node = Node(parts, config, env)
+        settings = host_config(config, node.announcer.epoch)
+        host = await stack.enter_async_context(open_host(settings, node.identity.seed))
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         await _start(node, host, nursery)
@@ -82,10 +94,10 @@ async def _start(node: Node, host: Host, nursery: trio.Nursery) -> None:
     _wire(node, host, dialer, nursery)
     await node.refresh_builtin()
     nursery.start_soon(node.client.run)
+    node.tell_offer()  # before the first beacon, which names it
     await nursery.start(node.mesh.run)
     host.handle(CALL, node.calls.serve)
     host.handle(JOIN, node.standing.serve_join, public=True)
-    node.tell_offer()
     nursery.start_soon(node.audit.run)
     nursery.start_soon(node.standing.renewal.run)
     nursery.start_soon(node.vectorizer.run)
