@@ -26,6 +26,7 @@ PURE = [
     "atmosphere.routing.router",
     "atmosphere.work.effects",
     "atmosphere.work.plans.document",
+    "atmosphere.work.plans.inputs",
     "atmosphere.work.plans.run",
     "protocols.call",
     "protocols.beacons",

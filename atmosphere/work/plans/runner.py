@@ -9,7 +9,6 @@ idempotency key.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import sqlite3
 from collections import Counter
@@ -24,9 +23,10 @@ from atmosphere.env import Env
 from atmosphere.routing.intent import Intent
 from atmosphere.store import Store
 from atmosphere.work.plans import document
+from atmosphere.work.plans.inputs import arguments
 from atmosphere.work.plans.journal import Entry, Journal, Unfinished
 from atmosphere.work.plans.plan import DEADLINE_S, Plan, PlannedUnit
-from atmosphere.work.plans.references import Json, PlanError, Several, resolve
+from atmosphere.work.plans.references import PlanError
 from atmosphere.work.plans.run import PlanState, Record, Run, State
 from atmosphere.work.units import Outcome, Unit, UnitResult
 from protocols.call import CallError, Code
@@ -37,8 +37,6 @@ MAX_RUNNING = 8
 """Plans at once: each may hold ``MAX_RESULTS_BYTES``."""
 MAX_RUNNING_OF_ONE = 4
 """Plans of one API key at once: one key cannot take all places."""
-MAX_ARGS_BYTES = 8 * 1024 * 1024
-"""Arguments of one unit, with the results of others in them."""
 ASIDE_BYTES = 64 * 1024
 """Results from which arguments are made off the event loop."""
 SETTLING_S = 30.0
@@ -113,37 +111,6 @@ class _Active:
 
     def keep(self, records: Iterable[Record]) -> None:
         self.records.update((record.unit, replace(record, result=b"")) for record in records)
-
-
-class _UnitScope:
-    """What the arguments of one unit refer to."""
-
-    def __init__(self, plan: Plan, unit: PlannedUnit, outputs: Mapping[str, bytes]) -> None:
-        self.item = unit.item
-        self.index = unit.index
-        self.values = plan.values
-        self._plan = plan
-        self._outputs = outputs
-
-    def output(self, source: str) -> Json:
-        source = self._here(source)
-        members = self._plan.members(source)
-        if members == (source,):
-            return self._read(source)
-        return Several(self._read(member) for member in members)
-
-    def outputs(self, sources: tuple[str, ...], *, partial: bool) -> list[Json]:
-        members = [member for source in sources for member in self._plan.members(self._here(source))]
-        return [self._read(member) for member in members if not partial or member in self._outputs]
-
-    def _here(self, source: str) -> str:
-        return source.replace("$index", str(self.index))
-
-    def _read(self, unit: str) -> Json:
-        try:
-            return json.loads(self._outputs[unit])
-        except ValueError:
-            raise PlanError(f"the result of {unit!r} is not JSON, so nothing can be taken from it") from None
 
 
 class PlanRunner:
@@ -362,16 +329,9 @@ class PlanRunner:
         await inbox.send(_record(unit, result, began_at, self._env.monotonic() - began))
 
     async def _arguments(self, plan: Plan, unit: PlannedUnit, outputs: Mapping[str, bytes]) -> bytes:
-        def make() -> bytes:
-            made = resolve(unit.step.args, _UnitScope(plan, unit, outputs))
-            return json.dumps(made, separators=(",", ":")).encode()
-
-        size = sum(map(len, outputs.values()))
-        args = await self._env.run_blocking(make) if size > ASIDE_BYTES else make()
-        if len(args) > MAX_ARGS_BYTES:
-            raise PlanError(f"its arguments would have {len(args)} bytes; {MAX_ARGS_BYTES} is the maximum: take less "
-                            "from the other units with a 'path'")
-        return args
+        if sum(map(len, outputs.values())) > ASIDE_BYTES:
+            return await self._env.run_blocking(lambda: arguments(plan, unit, outputs))
+        return arguments(plan, unit, outputs)
 
     async def _sent(self, active: _Active, unit: PlannedUnit, args: bytes,
                     inbox: trio.MemorySendChannel[Record | _Begin]) -> UnitResult | CallError:

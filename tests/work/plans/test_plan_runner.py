@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from atmosphere.capabilities.card import Effects
 from atmosphere.env import FixedEnv
 from atmosphere.store import Store
+from atmosphere.work.plans import inputs
 from atmosphere.work.plans import runner as bounds
 from atmosphere.work.plans.journal import Journal
 from atmosphere.work.plans.plan import Plan
@@ -321,3 +322,14 @@ async def test_old_plans_make_room(
     async with world.running() as runner:
         given_ids = [(await world.done(await runner.submit(plan_of(unit("a"))))).entry.id for _ in range(5)]
         assert [entry.id for entry in await runner.entries(None)] == given_ids[:1:-1]
+
+
+async def test_arguments_over_the_bound_fail_their_unit(
+    autojump_clock: object, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "MAX_ARGS_BYTES", 100)
+    world.dispatcher.behave = lambda args: json.dumps("x" * 100).encode()
+    async with world.running() as runner:
+        view = await world.done(await runner.submit(plan_of(unit("a"), unit("b", {"x": {"$from": "a"}}))))
+    assert states(view) == {"a": "ok", "b": "failed"}
+    assert view.records[1].message.startswith("unit 'b': its arguments would have 1")
