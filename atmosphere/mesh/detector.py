@@ -5,16 +5,16 @@ back as actions; what became of a ping, an ask or a dial is reported to it. It g
 
 - a doubt ends with the first proof of life: bytes, a pong, a later beacon, an indirect ping that was answered;
 - no neighbour is declared dead of which bytes came within ``fresh_s``, whatever others state;
-- death takes at most ``dead_max_s`` from the last proof where this node is healthy, ``dead_min_s`` where others
-  confirm it, and no wait where two witnesses were refused a connection;
+- death takes at most ``dead_max_s`` from the last proof where this node is healthy, ``dead_min_s`` from the first
+  unanswered ping where others confirm it, and no wait where two witnesses were refused a connection;
 - what this node sleeps or is stopped for does not count: its own time stands still meanwhile;
 - pings, asks and statements per second are bounded whatever the size of the mesh, and so is memory.
 
 Sources: Das, Gupta, Motivala, "SWIM" (DSN 2002); Dadgar, Phillips, Currey, "Lifeguard" (DSN-W 2018).
 
-Beyond the seam of the contract: ``watch`` returns actions (Alive); ``answered`` takes None for a via that did not
-answer at all (Lifeguard's missing nack) and returns actions; ``worth_passing`` says whether a statement is news (the
-gossip verdict: ask it before :meth:`stated`); ``proof`` takes order None for whatever comes from the peer itself.
+Of gossip: ask :meth:`Detector.worth_passing` for the verdict, then hand the statement to :meth:`Detector.stated`. What
+a node says of itself counts more than what others say: two witnesses that lie together can take a stranger's routes
+away, until its refutation comes by.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from atmosphere.mesh.detector_actions import (
 )
 from atmosphere.mesh.detector_settings import DetectorSettings
 from atmosphere.mesh.local_health import LocalHealth
-from atmosphere.mesh.suspicion import REFUSALS, WITNESSES, Suspicion
+from atmosphere.mesh.suspicion import REFUSALS, WITNESSES, Suspicion, enough
 from protocols.probe.messages import ProbeOutcome
 from transports.peer_id import PeerId
 
@@ -82,6 +82,8 @@ class _Death:
     evidence: Evidence | None
     told: Evidence | None
     lost: bool
+    stated: dict[PeerId, Evidence]
+    """Who else has said so: others may still have to hear of them through this node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,11 +359,11 @@ class Detector:
         subject = statement.subject
         if witness == subject or statement.order < self._orders.get(subject, _NEVER):
             return False
-        suspicion = self._suspicions.get(subject)
-        if suspicion is None:
-            return subject not in self._dead
-        said = suspicion.stated.get(witness)
-        return (said is None or said < statement.evidence) and not suspicion.enough(statement.evidence)
+        known = self._suspicions.get(subject) or self._dead.get(subject)
+        if known is None:
+            return True
+        said = known.stated.get(witness)
+        return (said is None or said < statement.evidence) and not enough(known.stated, statement.evidence)
 
     def stated(self, statement: Statement, witness: PeerId, now: float) -> list[Action]:
         """*witness* says that it believes somebody failed."""
@@ -373,10 +375,13 @@ class Detector:
             self._refuted = own
             self._health.fault(own)
             return [Refute()]
-        if not self.worth_passing(statement, witness) or subject in self._dead:
+        if not self.worth_passing(statement, witness):
             return []
         if not self._within_budget(own):
             self._ignored += 1
+            return []
+        if subject in self._dead:
+            self._dead[subject].stated[witness] = statement.evidence
             return []
         link = self._links.get(subject)
         if link is not None and own - link.heard < self._settings.fresh_s:
@@ -495,7 +500,9 @@ class Detector:
         self._suspicions.pop(peer, None)
         if len(self._dead) >= MAX_DEAD:
             del self._dead[next(iter(self._dead))]
-        self._dead[peer] = _Death(own, suspicion.own, suspicion.told, suspicion.lost_at is not None)
+        self._dead[peer] = _Death(
+            own, suspicion.own, suspicion.told, suspicion.lost_at is not None, suspicion.stated
+        )
         link = self._links.get(peer)
         if link is not None:
             link.next = own
@@ -550,7 +557,7 @@ class Detector:
             return
         if evidence is Evidence.SILENT and suspicion.silence(own) < self._settings.tell_after_s:
             return
-        if suspicion.enough(evidence):
+        if enough(suspicion.stated, evidence):
             return
         suspicion.told = evidence
         self._tells += 1

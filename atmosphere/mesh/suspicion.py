@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import log
 
@@ -15,6 +16,11 @@ WITNESSES = 2
 """Foreign witnesses that make a suspect of a peer without a connection here: one alone may lie."""
 ENOUGH = 3
 """Statements of so many witnesses convince everybody: more are neither said nor passed on."""
+
+
+def enough(stated: Mapping[PeerId, Evidence], evidence: Evidence) -> bool:
+    """Whether the mesh has heard of *evidence*, or stronger, from enough nodes."""
+    return sum(1 for what in stated.values() if what >= evidence) >= ENOUGH
 
 
 @dataclass(slots=True)
@@ -71,10 +77,6 @@ class Suspicion:
     def refusals(self) -> int:
         """Witnesses, this node included, to whom a connection was refused."""
         return len(self.refused) + (self.own is Evidence.REFUSED)
-
-    def enough(self, evidence: Evidence) -> bool:
-        """Whether the mesh has heard of *evidence*, or stronger, often enough."""
-        return sum(1 for what in self.stated.values() if what >= evidence) >= ENOUGH
 
     def patience(self, settings: DetectorSettings) -> float:
         """Seconds of silence that end in death: Lifeguard's logarithm of the independent confirmations.

@@ -295,6 +295,19 @@ def test_three_witnesses_are_enough_for_all() -> None:
     assert bench.times(Dead) == [6.0]
 
 
+def test_who_knows_already_still_passes_on_what_others_need() -> None:
+    bench = Bench(3, refuses=True, say=lambda now: REFUSED)
+    bench.do(bench.detector.lost(SUBJECT, 0.1), 0.1)
+    bench.run(2.0)
+    assert len(bench.times(Dead)) == 1
+    statement = Statement(SUBJECT, (0, 0), Evidence.REFUSED)
+    worth = []
+    for witness in OTHERS[:5]:
+        worth.append(bench.detector.worth_passing(statement, witness))
+        assert bench.detector.stated(statement, witness, 2.0) == []
+    assert worth == [True, True, True, False, False]
+
+
 @pytest.mark.parametrize("seconds", [3.0, 20.0, 3600.0])
 def test_what_the_observer_sleeps_does_not_count(seconds: float) -> None:
     """Its pings time out the moment it goes on: nobody is suspected for that."""
