@@ -15,6 +15,9 @@ ENOUGH = 20
 REFRESH = 16
 """Samples between two sortings."""
 QUANTILE = 0.95
+LEAST_FACTOR = 1.5
+"""Of the median: where all calls take alike, five of a hundred still lie above the quantile, and a second call would
+come back no sooner."""
 SLOW_FACTOR = 3.0
 """Three times the median is slow too: where one node of a few is slow, the quantile is that node's own."""
 MIN_WAIT_S = 0.010
@@ -50,7 +53,8 @@ class Latencies:
             self._new = 0
             ordered = sorted(self._samples)
             count = len(ordered)
-            slow = min(ordered[int(count * QUANTILE)], SLOW_FACTOR * ordered[count // 2])
+            median = ordered[count // 2]
+            slow = min(max(ordered[int(count * QUANTILE)], LEAST_FACTOR * median), SLOW_FACTOR * median)
             self._wait_s = max(MIN_WAIT_S, slow)
         return self._wait_s
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from atmosphere.work.hedging import ENOUGH, MIN_WAIT_S, RATE, SLOW_FACTOR, Budget, Latencies
+from atmosphere.work.hedging import ENOUGH, LEAST_FACTOR, MIN_WAIT_S, RATE, SLOW_FACTOR, Budget, Latencies
 
 
 def test_too_few_latencies_say_nothing() -> None:
@@ -13,14 +13,21 @@ def test_too_few_latencies_say_nothing() -> None:
         latencies.add(0.2)
     assert latencies.slow_after() is None
     latencies.add(0.2)
-    assert latencies.slow_after() == pytest.approx(0.2)
+    assert latencies.slow_after() is not None
+
+
+def test_where_all_take_alike_nothing_is_slow_until_it_is() -> None:
+    latencies = Latencies()
+    for number in range(100):
+        latencies.add(0.2 + number / 10_000)
+    assert latencies.slow_after() == pytest.approx(LEAST_FACTOR * 0.205)
 
 
 def test_slow_is_beyond_the_95th_percentile() -> None:
     latencies = Latencies()
     for number in range(100):
-        latencies.add(0.1 + number / 1000)
-    assert latencies.slow_after() == pytest.approx(0.195)
+        latencies.add(0.1 + number / 250)
+    assert latencies.slow_after() == pytest.approx(0.48)
 
 
 def test_a_slow_node_among_few_does_not_make_slowness_the_rule() -> None:
@@ -36,7 +43,7 @@ def test_old_latencies_are_forgotten() -> None:
         latencies.add(5.0)
     for _ in range(128):
         latencies.add(0.1)
-    assert latencies.slow_after() == pytest.approx(0.1)
+    assert latencies.slow_after() == pytest.approx(LEAST_FACTOR * 0.1)
 
 
 def test_what_is_quick_anyway_is_not_hedged_below_the_least_wait() -> None:
