@@ -19,7 +19,7 @@ from atmosphere.env import SystemEnv
 from atmosphere.identity import IdentityError, Reason
 from atmosphere.identity.api_keys import ApiKeys
 from atmosphere.identity.revocation import Target
-from atmosphere.mesh.views import CapabilityRef, CapabilityView, NodeView
+from atmosphere.mesh.views import CapabilityRef, CapabilityView, ChangeView, NodeView
 from atmosphere.routing.decision import Candidate, Decision
 from atmosphere.routing.intent import Intent
 from atmosphere.store import Store
@@ -190,6 +190,13 @@ class FakeNode:
         ref = CapabilityRef(CARD_ID.hex(), CARD.type, CARD.model)
         view = NodeView("here", str(PEER), "online", "local", None, 0.0, (ref,), 0.0, "")
         return FakeStatus({"id": "mesh", "name": "mesh"}, (view,))
+
+    def changes(self, since: int) -> tuple[ChangeView, ...]:
+        log = (ChangeView(1, str(PEER), "here", "known"), ChangeView(2, str(PEER), "here", "online"))
+        return tuple(view for view in log if view.number > since)
+
+    def statistics(self) -> FakeStatus:
+        return FakeStatus({"running": "0"}, ())
 
     def capabilities(self) -> tuple[CapabilityView, ...]:
         return (CapabilityView(CARD_ID.hex(), "llm/chat", "tiny", "a model", ("chat",), ("text",), (), "",
