@@ -5,7 +5,7 @@ VENV := .venv
 PEERS := .bench/venv
 RUN := $(VENV)/bin/python
 
-BENCHMARKS := startup embedding call shim trust
+BENCHMARKS := startup embedding call shim trust units detector
 
 FUZZ_SECONDS ?= 300
 
