@@ -48,5 +48,10 @@ class Resuming:
         return Resumed(now.candidate, now.work, now.first, marked.mark)
 
     def _others(self) -> list[Candidate]:
-        before = {asked.candidate.peer for asked in self._asked}
-        return [other for other in self._decision.candidates if other.peer not in before and continues(other.card)]
+        """Who could go on: any other node, and any other backend of the same one."""
+        before = {(asked.candidate.peer, asked.candidate.card_id) for asked in self._asked}
+        return [
+            other
+            for other in self._decision.candidates
+            if (other.peer, other.card_id) not in before and continues(other.card)
+        ]

@@ -22,6 +22,9 @@ WEIGHT = 0.3
 FIT = 0.9
 """Work is spread over cards that match at least this well compared with the best: idleness is no skill."""
 
+FEW = 3
+"""So many nodes are all looked at: a dozen units over three nodes must not leave one of them a fifth."""
+
 
 class Pair:
     """What this node has seen of one (node, card) pair as a caller."""
@@ -100,7 +103,7 @@ def strain(pair: Pair, slots: int, load_permille: int, queue: int, seconds: floa
 def spread(
     candidates: Sequence[Candidate], cost: Callable[[Candidate], float], draw: Callable[[], float]
 ) -> list[Candidate]:
-    """*candidates* in the order in which one unit tries them: the cheaper of two drawn ones first.
+    """*candidates* in the order in which one unit tries them: the cheapest of the drawn ones first.
 
     The others follow by score, as they came: they are for the case that it fails. *cost*: lower is better; *draw*: a
     random number in [0, 1).
@@ -109,9 +112,14 @@ def spread(
         return list(candidates)
     enough = FIT * max(candidate.factors.get("match", 1.0) for candidate in candidates)
     fit = [candidate for candidate in candidates if candidate.factors.get("match", 1.0) >= enough]
-    first = int(draw() * len(fit))
-    chosen = fit[first]
-    if len(fit) > 1:
-        second = fit[(first + 1 + int(draw() * (len(fit) - 1))) % len(fit)]
-        chosen = min(chosen, second, key=cost)
+    chosen = min(_drawn(fit, draw), key=cost)
     return [chosen, *(candidate for candidate in candidates if candidate is not chosen)]
+
+
+def _drawn(fit: list[Candidate], draw: Callable[[], float]) -> list[Candidate]:
+    """Two of *fit* by chance; of a few all, beginning anywhere, so that equals take turns."""
+    first = int(draw() * len(fit))
+    if len(fit) <= FEW:
+        return fit[first:] + fit[:first]
+    second = (first + 1 + int(draw() * (len(fit) - 1))) % len(fit)
+    return [fit[first], fit[second]]

@@ -37,6 +37,16 @@ def test_the_less_busy_of_two_is_first_and_the_rest_follow_by_score() -> None:
     assert order[1:] == [one for one in four if one is not order[0]]
 
 
+def test_of_three_the_least_busy_one_and_equals_take_turns() -> None:
+    three = [candidate(peer) for peer in (ME, OTHER, THIRD)]
+    draw = random.Random(1).random
+    costs = {ME: 2.0, OTHER: 1.0, THIRD: 2.0}
+    assert {spread(three, lambda one: costs[one.peer], draw)[0].peer for _ in range(50)} == {OTHER}
+    firsts = Counter(spread(three, lambda one: 1.0, draw)[0].peer for _ in range(900))
+    assert all(count / 900 == pytest.approx(1 / 3, abs=0.05) for count in firsts.values())
+    assert len(firsts) == 3
+
+
 def test_idleness_is_no_skill() -> None:
     """Work does not go to a card that fits worse because it is idle; it is there when the others fail."""
     good, poor = candidate(OTHER, 0.9), candidate(THIRD, 0.5)
