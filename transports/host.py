@@ -11,12 +11,14 @@ import logging
 import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import trio
+from libp2p.abc import ITransport
 from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import StreamHandlerFn, TProtocol, TSecurityOptions
 from libp2p.host.exceptions import StreamFailure
@@ -52,7 +54,13 @@ from transports.peer_id import PeerId
 from transports.ping import PING, Pinger, serve_ping
 from transports.stream import Stream
 
+if TYPE_CHECKING:
+    from transports.memory.network import MemoryNetwork
+
 logger = logging.getLogger(__name__)
+
+Carrier = tuple[list[ITransport], Upgrader]
+"""What connections are made of."""
 
 IDENTIFY = "/ipfs/id/1.0.0"
 
@@ -253,6 +261,15 @@ class Host:
             for conn in self._swarm.all_connections()
         }
 
+    @property
+    def degree(self) -> int:
+        """How many peers are connected."""
+        return len(self._swarm.connections)
+
+    def is_connected(self, peer: PeerId) -> bool:
+        """Whether there is a connection to *peer*."""
+        return ID(peer.raw) in self._swarm.connections
+
     def add_listener(
         self, on_connected: Callable[[PeerId], None], on_disconnected: Callable[[PeerId], None]
     ) -> None:
@@ -326,17 +343,29 @@ class Host:
 
 
 @asynccontextmanager
-async def open_host(config: HostConfig, key: bytes) -> AsyncIterator[Host]:
+async def open_host(config: HostConfig, key: bytes, network: MemoryNetwork | None = None) -> AsyncIterator[Host]:
     """Run a host with the identity of the 32-byte Ed25519 seed *key* for the length of the block.
 
     Raises ListenError when an address cannot be listened on, AddressError when one is not understood. On exit all
     connections are closed (what was written leaves first, within a second) and all tasks have ended. An exception of
-    the block comes out as it is, not in a group.
+    the block comes out as it is, not in a group. With a *network* no socket is opened; see transports/memory.
     """
     require_checked_version()
     _check_listen(config.listen)
     key_pair = create_new_key_pair(key)
     peer_id = PeerId(ID.from_pubkey(key_pair.public_key).to_bytes())
+    if network is None:
+        carrier: AbstractContextManager[Carrier] = nullcontext(_sockets(config, key_pair))
+    else:
+        config = replace(config, listen=network.listen_addresses(peer_id, config.listen))
+        carrier = network.attached(peer_id)
+    with carrier as (transports, upgrader):
+        async with _running(config, key_pair, peer_id, transports, upgrader) as host:
+            yield host
+
+
+def _sockets(config: HostConfig, key_pair: KeyPair) -> Carrier:
+    """The machine's own network, encrypted."""
     security = cast(
         TSecurityOptions,
         {  # never the library's default, which also offers plaintext and secio
@@ -348,11 +377,17 @@ async def open_host(config: HostConfig, key: bytes) -> AsyncIterator[Host]:
     websocket_config = WebsocketConfig(
         handshake_timeout=config.handshake_timeout, max_connections=config.max_connections
     )
+    return [Tcp(), WebSocket(upgrader, config=websocket_config)], upgrader
+
+
+@asynccontextmanager
+async def _running(
+    config: HostConfig, key_pair: KeyPair, peer_id: PeerId, transports: list[ITransport], upgrader: Upgrader
+) -> AsyncIterator[Host]:
     peerstore = PeerStore()
     peerstore.add_key_pair(ID(peer_id.raw), key_pair)
     host = Host(config, peer_id)
-    sockets = [Tcp(), WebSocket(upgrader, config=websocket_config)]
-    host._swarm = swarm = Swarm(ID(peer_id.raw), peerstore, upgrader, sockets, config)
+    host._swarm = swarm = Swarm(ID(peer_id.raw), peerstore, upgrader, transports, config)
     swarm.policy = host
     library_host = LibraryHost(swarm, lambda: host.addresses, host._register_library, config.negotiation_timeout)
     for protocol, handler in list(library_host.multiselect.handlers.items()):
