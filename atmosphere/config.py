@@ -19,7 +19,7 @@ import yaml
 VERSION = 1
 FILE = "config.yaml"
 DEFAULT_HTTP = "127.0.0.1:11451"
-NETWORKS = ("lan", "wan")
+NETWORKS = ("lan", "wan", "simulation")
 HOME_VARIABLE = "ATMOSPHERE_HOME"
 
 
@@ -60,6 +60,8 @@ class Config:
     """Find nodes of the same mesh on the LAN."""
     network: str = "wan"
     """How long answers may take before a node is doubted: ``lan`` (one house, one machine) or ``wan``."""
+    neighbours: int = 12
+    """Connections that this node makes on its own to nodes it hears of; GossipSub's upper degree."""
     probe: bool = True
     """Look for backends on the usual local ports."""
     backends: tuple[BackendConfig, ...] = ()

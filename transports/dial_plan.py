@@ -202,6 +202,11 @@ class DialPlan:
         tried = min((entry.tried for entry in self._knockable()), default=None)
         return None if tried is None else max(self._knocked, tried) + KNOCK_EVERY
 
+    @property
+    def beginning(self) -> int:
+        """Peers that are not connected and have not failed yet."""
+        return sum(1 for entry in self._entries.values() if not entry.connected and not entry.failures)
+
     def next_due(self) -> float | None:
         """When the next ordinary dial is due; None when nothing waits."""
         return min((entry.due for entry in self._entries.values() if self._waiting(entry)), default=None)

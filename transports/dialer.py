@@ -80,6 +80,11 @@ class Dialer:
             self._plan.hurry(peer, addresses, trio.current_time())
             self._wake()
 
+    @property
+    def beginning(self) -> int:
+        """Wanted peers that are not connected and have not failed yet."""
+        return self._plan.beginning
+
     def forget(self, peer: PeerId) -> None:
         """Dial *peer* no more. A connection that exists stays."""
         self._plan.forget(peer)

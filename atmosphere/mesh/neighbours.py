@@ -63,11 +63,11 @@ class Neighbours:
         table: GradientTable,
         env: Env,
         agent: str,
-        joined: Callable[[PeerId], None],
+        joined: Callable[[PeerId, bool], None],
         learned: Callable[[Record], None],
     ) -> None:
-        """*joined*: called when a peer and this node have admitted each other. *learned*: a trust record was new here
-        and came by sync, so others on this side may not have it either."""
+        """*joined*: called when a peer and this node have admitted each other, with whether they agree on all nodes.
+        *learned*: a trust record was new here and came by sync, so others on this side may not have it either."""
         self._host = host
         self._identity = identity
         self._trust = trust
@@ -196,7 +196,7 @@ class Neighbours:
             assert self._nursery is not None
             self._nursery.start_soon(contained, self._catch_up, peer, None)
 
-    def _is_ready(self, peer: PeerId) -> None:
+    def _is_ready(self, peer: PeerId, agrees: bool) -> None:
         """Work and gossip with *peer* may begin: its news about who may act has been taken in."""
         event = self._ready.setdefault(peer, trio.Event())
         if event.is_set() or self._members.of(peer) is None:
@@ -207,7 +207,7 @@ class Neighbours:
         path = Path(connection.path) if connection is not None else Path.UNKNOWN
         self._table.connected(peer, path, self._env.monotonic())
         self._reconciler.attend(peer)
-        self._joined(peer)
+        self._joined(peer, agrees)
 
     def expel(self, peer: PeerId, reason: str) -> None:
         """End everything with *peer*: its membership does not hold any more."""

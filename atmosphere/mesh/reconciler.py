@@ -164,17 +164,17 @@ class Reconciler:
         *,
         answering: bool,
         session: Session | None = None,
-        trusted: Callable[[PeerId], None] = lambda peer: None,
+        trusted: Callable[[PeerId, bool], None] = lambda peer, agrees: None,
     ) -> None:
         """Take in all that *peer* knows and this node does not.
 
         *session*: an open one to use. *trusted*: called once its trust records are in force here, before anything else
-        is taken from it.
+        is taken from it; with whether it knows of all nodes what this node knows.
         """
         try:
             session = session or await self._open(peer)
             overview = await self._ask(session, answering=answering)
-            trusted(peer)
+            trusted(peer, session.hello.nodes == self._inventory.nodes.root)
             believed = {item.author: item.presence for item in overview.known}
             keys = self._intake.newer(overview.known)
             for start in range(0, len(keys), MAX_KEYS):

@@ -50,12 +50,12 @@ _VERDICTS = {
     Taken.BAD: Verdict.REJECT,
 }
 
-NEIGHBOURS = 12
-"""Connections that this node makes on its own to nodes it hears of; GossipSub's upper degree."""
 FEW_NEIGHBOURS = 6
 """Up to GossipSub's degree a new neighbour may be this node's only way to part of the mesh."""
 PRUNE_EVERY_S = 30.0
 SEEK_EVERY_S = 1.0
+SOUGHT = 3
+"""Nodes that a node with few neighbours dials in one such step, drawn by chance: not all dial the same ones."""
 LOAD_GAP_S = 0.2
 """A load that crosses a step is told this soon; what moves within it is one look."""
 SETTLE_S = 3.0
@@ -85,10 +85,11 @@ class Mesh:
         on_expelled: Callable[[PeerId], None],
         on_pruned: Callable[[], None],
         membership_s: float,
+        degree: int,
     ) -> None:
         """*on_card*, *on_vector*: what came of others. *on_trust*: a new trust record; *on_expelled*: a peer whose
         membership does not hold any more; *on_pruned*: cards may have gone from the table. All are called
-        synchronously."""
+        synchronously. *degree*: connections that this node makes on its own to nodes it hears of."""
         self.table = table
         self.library = Library()
         self.trust = Trust(identity().mesh, store, env, self._trust_changed, membership_s)
@@ -109,6 +110,7 @@ class Mesh:
         self._announcer = announcer
         self._env = env
         self._on_trust = on_trust
+        self._degree = degree
         self._on_expelled = on_expelled
         self._on_pruned = on_pruned
         self.settled = trio.Event()
@@ -311,29 +313,33 @@ class Mesh:
         node = self.table.nodes.get(peer)
         if node is None or node.beacon is None or node.state is State.LEFT:
             return
-        if peer in self._host.connections() or len(self._host.connections()) < NEIGHBOURS:
+        if self._host.is_connected(peer) or self._room():
             self._dialer.want(peer, node.beacon.addresses, forever=False)
 
-    def _joined(self, peer: PeerId) -> None:
+    def _room(self) -> int:
+        """Connections that this node would like to have and has not begun to make."""
+        return self._degree - self._host.degree - self._dialer.beginning
+
+    def _joined(self, peer: PeerId, agrees: bool) -> None:
         assert self._gossipers is not None
-        self._gossipers.start_soon(contained, self._gossip_with, peer)
+        self._gossipers.start_soon(contained, self._gossip_with, peer, agrees)
         self.watch.joined(peer)
         self._seek(peer)
 
-    async def _gossip_with(self, peer: PeerId) -> None:
+    async def _gossip_with(self, peer: PeerId, agrees: bool) -> None:
         try:
             await self._host.gossip.add_peer(peer)
         except PeerUnreachable as error:
             logger.debug("no gossip with %s: %s", peer.short, error)
             return
-        if len(self.neighbours.ready()) <= FEW_NEIGHBOURS:
+        if not agrees and len(self.neighbours.ready()) <= FEW_NEIGHBOURS:
             self._speak.set()  # whoever is behind the new neighbour has not heard of this node yet
 
     # -- how the others are ---------------------------------------------------------------------------------------
 
     async def open_stream(self, peer: PeerId, protocol: str) -> Stream:
         """A stream to a member, dialled and greeted first if need be. Raises PeerUnreachable."""
-        if peer not in self._host.connections():
+        if not self._host.is_connected(peer):
             node = self.table.nodes.get(peer)
             addresses = node.beacon.addresses if node is not None and node.beacon is not None else ()
             await self._host.connect(peer, addresses)
@@ -358,10 +364,12 @@ class Mesh:
     async def _seek_neighbours(self) -> None:
         while True:
             await trio.sleep(SEEK_EVERY_S)
-            if len(self._host.connections()) < NEIGHBOURS:
-                for node in list(self.table.nodes.values()):
-                    if node.state is State.ONLINE and node.path is Path.UNKNOWN:
-                        self._seek(node.peer)
+            wanted = min(SOUGHT, self._room())
+            if wanted > 0:
+                nodes = self.table.nodes.values()
+                far = [node.peer for node in nodes if node.state is State.ONLINE and node.path is Path.UNKNOWN]
+                for peer in self._env.random.sample(far, min(wanted, len(far))):
+                    self._seek(peer)
 
     async def _watch_load(self) -> None:
         while True:

@@ -1,8 +1,7 @@
 """The failure detector's hands: it pings, asks, dials and tells what :class:`Detector` wants; verdicts go to the table.
 
 All judgement is in detector.py; here are the streams, the tasks and the clock. Besides, once a second, one node that is
-offline is dialled whatever its back-off says, so that the halves of a parted mesh find each other again, and one
-neighbour's round trip is measured.
+offline is dialled whatever its back-off says, so that the halves of a parted mesh find each other again.
 """
 
 from __future__ import annotations
@@ -50,9 +49,9 @@ MISSED_BEACONS = 2
 UNHEARD_OFFLINE_S = 10.0
 """Of further silence, after which such a node is offline."""
 TICKS_PER_DIAL = 2
-"""A dial to who is offline, and a round trip measured, every second (a tick is half of one)."""
+"""One dial to who is offline, every second (a tick is half of one)."""
 TICKS_PER_LOOK = 10
-"""Looks at all nodes for beacons that have stopped: those come every 15 s at most."""
+"""A look at all nodes for beacons that have stopped, and one round trip: links that are busy are never pinged."""
 SMOOTHING = 0.3
 """Weight of the newest round trip."""
 ROUND_TRIP_TIMEOUT_S = 5.0
@@ -117,8 +116,8 @@ class Watch:
         self._ticks_done += 1
         if self._ticks_done % TICKS_PER_DIAL == 0:
             self._find_again()
-            self._measure_one()
         if self._ticks_done % TICKS_PER_LOOK == 0:
+            self._measure_one()
             self._unheard(now)
 
     # -- what the node tells ---------------------------------------------------------------------------------------
@@ -131,7 +130,7 @@ class Watch:
     def failed(self, peer: PeerId, reason: str) -> None:
         """A call or a stream in use broke or timed out, or could not begin."""
         self._act(self.detector.failed(peer, reason, self._env.monotonic()))
-        if peer not in self._host.connections():
+        if not self._host.is_connected(peer):
             self._table.doubt(peer, reason, self._env.monotonic())
 
     def proves(self, peer: PeerId, order: Order) -> bool:
@@ -257,7 +256,7 @@ class Watch:
         if node is None or node.beacon is None:
             return ProbeOutcome.UNKNOWN
         try:
-            if subject not in self._host.connections():
+            if not self._host.is_connected(subject):
                 await self._host.connect(subject, node.beacon.addresses)
             await self._host.ping(subject)
         except PeerUnreachable as error:

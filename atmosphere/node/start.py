@@ -134,6 +134,7 @@ def _wire(node: Node, host: Host, dialer: Dialer, nursery: trio.Nursery) -> None
         on_trust=node.standing.heard,
         on_expelled=node.standing.expelled,
         on_pruned=lambda: node.router.vectors.keep(node.table.cards),
+        degree=config.neighbours,
         membership_s=max(config.membership_s, MEMBERSHIP_S),
     )
     node.vectorizer = Vectorizer(

@@ -177,7 +177,7 @@ async def test_trust_records_are_in_force_before_anything_else_is_taken(autojump
     known_then: list[int] = []
     async with trio.open_nursery() as left._nursery:
         await left.reconciler.reconcile(
-            OTHER, answering=True, trusted=lambda peer: known_then.append(len(left.seen()))
+            OTHER, answering=True, trusted=lambda peer, agrees: known_then.append(len(left.seen()))
         )
     assert known_then == [0]
     assert left.trust.digest == right.trust.digest
@@ -199,7 +199,7 @@ async def test_who_names_trust_records_and_does_not_give_them_is_not_trusted(
     monkeypatch.setattr(right.reconciler, "records", breaks)
     trusted: list[PeerId] = []
     async with trio.open_nursery() as left._nursery:
-        await left.reconciler.reconcile(OTHER, answering=True, trusted=trusted.append)
+        await left.reconciler.reconcile(OTHER, answering=True, trusted=lambda peer, agrees: trusted.append(peer))
     assert trusted == []
     assert left.seen() == {}
 
