@@ -6,6 +6,7 @@ late, but nothing that happened between two looks is missed.
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -25,7 +26,15 @@ TIMEOUT_S = 5.0
 
 
 def control(home: Path) -> httpx2.Client:
-    """A client of the node in *home*, with the owner's routes."""
+    """A client of the node in *home*, with the owner's routes. Raises ConnectError when nobody answers there.
+
+    It looks first: httpcore leaves its socket open where it cannot connect, and an open socket is a warning here.
+    """
+    with socket.socket(socket.AF_UNIX) as trial:
+        try:
+            trial.connect(str(home / "control.sock"))
+        except OSError as error:
+            raise httpx2.ConnectError(f"{home.name}: {error}") from error
     return httpx2.Client(transport=httpx2.HTTPTransport(uds=str(home / "control.sock")), base_url="http://node",
                          timeout=TIMEOUT_S)
 

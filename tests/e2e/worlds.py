@@ -59,12 +59,7 @@ class Host:
                  "--listen", f"/ip4/{self.address}/tcp/{PORT}"],
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment(),
             )
-        self.peer = eventually(f"{self.name} runs", 20, self._running)
-
-    def _running(self) -> str | None:
-        if not (self.home / "control.sock").exists():  # httpcore leaves its socket open where it cannot connect
-            return None
-        return str(self.status()["me"]["peer_id"])
+        self.peer = eventually(f"{self.name} runs", 20, lambda: str(self.status()["me"]["peer_id"]))
 
 
 @dataclass
