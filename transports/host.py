@@ -270,15 +270,6 @@ class Host:
         """Whether there is a connection to *peer*."""
         return ID(peer.raw) in self._swarm.connections
 
-    @property
-    def degree(self) -> int:
-        """How many peers are connected."""
-        return len(self._swarm.connections)
-
-    def is_connected(self, peer: PeerId) -> bool:
-        """Whether there is a connection to *peer*."""
-        return ID(peer.raw) in self._swarm.connections
-
     def add_listener(
         self, on_connected: Callable[[PeerId], None], on_disconnected: Callable[[PeerId], None]
     ) -> None:
