@@ -29,7 +29,7 @@ bench: $(VENV)/.stamp $(PEERS)/.stamp  ## figures, as ratios against peers measu
 	  echo "== $$name"; $(RUN) -m tests.benchmarks.$$name || exit 1; \
 	done
 
-soak: $(VENV)/.stamp  ## the long forms: twenty deaths, ten minutes of loss and delay, 100,000 requests; 40 minutes
+soak: $(VENV)/.stamp  ## the long forms: twenty deaths, ten minutes of loss and delay, 100,000 requests; half an hour
 	ATMOSPHERE_SOAK=1 $(RUN) -m pytest -s $(SOAK_TESTS)
 
 fuzz: $(VENV)/.stamp  ## every parser against coverage-guided fuzzing, FUZZ_SECONDS each

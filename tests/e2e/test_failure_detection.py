@@ -32,7 +32,7 @@ LIMIT_S = 10.0
 LOOK_S = 0.2
 """How much later than the fact a look may come: the watch's period and its own wait."""
 STALL_S = 3.0
-AFTER_STALL_S = 12.0 if SOAK else 8.0
+AFTER_STALL_S = 12.0 if SOAK else 6.0
 """Watched after a stall: a death that was decided upon late would show."""
 SILENCE_S = 60.0 if SOAK else 20.0
 BACK_S = 2.0
@@ -218,7 +218,7 @@ def test_a_node_that_is_silent_for_long_is_declared_dead_and_is_back_at_once(mes
         assert set(declared) == set(NAMES) - {victim}, "not everybody noticed"
         watch.wait("online", BACK_S + 10, victim)
         back = watch.first(victim, "online", since=woken)
-        time.sleep(AFTER_STALL_S)
+        time.sleep(AFTER_STALL_S / 2)
     its_own = [seen for seen in watch.said("offline") if seen.observer == victim]
     wrong = [seen for seen in watch.said("offline") if seen.subject != victim]
     print(f"\n{victim} stopped for {SILENCE_S:g} s: offline after {span(declared)}, online again {span(back)} after "

@@ -38,7 +38,7 @@ UNITS = 1000
 SERVICE_MS = 200
 CONCURRENCY = 8
 """Per node: five do 200 units per second then, which the two cores of a small machine can carry beside the nodes."""
-ALONE = UNITS if SOAK else 300
+ALONE = UNITS if SOAK else 200
 """Units of the run on one node; 40 per second."""
 EMBEDS = 1000 if SOAK else 300
 SLOW_AFTER, SLOWED = 200, "D"
