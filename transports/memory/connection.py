@@ -61,6 +61,7 @@ class End:
         self._peer: ID | None = None
         self._why = ""
         place.ends[self] = None
+        other.facing[self] = None
 
     def __repr__(self) -> str:
         state = f"closed: {self._why}" if self.closed else repr(self.muxer or "handshake")
@@ -147,6 +148,7 @@ class End:
             self.out.finish(FINISH)
             self._greeted.set()
             del self.place.ends[self]
+            del self.other_place.facing[self]
 
     def vanish(self, reason: str) -> None:
         """End here and tell the other end nothing: the machine is off."""

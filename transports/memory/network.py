@@ -137,7 +137,7 @@ class MemoryNetwork:
         near.opposite, far.opposite = far, near
         near.out = Pipe(self.wire, out, self._draw, near, far)
         far.out = Pipe(self.wire, back, self._draw, far, near)
-        self._refresh(near)
+        self._refresh((near, far))
         if not accept(far):
             far.hang_up()
         try:
@@ -164,12 +164,12 @@ class MemoryNetwork:
         dark, nobody hears of it and nothing answers. The Host object lives on, cut off; it may be opened again."""
         place = self.place(peer)
         place.accepts.clear()
+        self._become(place, Condition.DARK if silent else Condition.KILLED)
         for end in list(place.ends):
             if silent:
                 end.vanish("this host was killed")
             else:
                 end.broken("this host was killed")
-        self._become(place, Condition.DARK if silent else Condition.KILLED)
 
     def stall(self, peer: PeerId) -> None:
         """The process of *peer* stands still until :meth:`heal`: nothing it says leaves, what it is told waits."""
@@ -187,7 +187,7 @@ class MemoryNetwork:
         for number, group in enumerate(groups, start=1):
             for peer in group:
                 self.place(peer).group = number
-        self._refresh_all()
+        self._refresh(self._ends())
         if reset_after is not None:
             for end in self._ends():
                 if end.out.passage is Passage.CUT:
@@ -199,7 +199,7 @@ class MemoryNetwork:
             place.group = 0
             if place.condition is Condition.STALLED:
                 place.condition = Condition.RUNS
-        self._refresh_all()
+        self._refresh(self._ends())
 
     def put_behind(self, peer: PeerId, nat: Nat) -> None:
         """From now on dials to *peer* come through if the rules of *nat* let them; connections stay."""
@@ -207,17 +207,11 @@ class MemoryNetwork:
 
     def _become(self, place: Place, condition: Condition) -> None:
         place.condition = condition
-        for end in place.ends:
-            self._refresh(end)
+        self._refresh([*place.ends, *place.facing])
 
-    def _refresh_all(self) -> None:
-        for end in self._ends():
+    def _refresh(self, ends: Iterable[End]) -> None:
+        for end in ends:
             end.out.set_passage(self._passage(end.place, end.other_place))
-
-    def _refresh(self, end: End) -> None:
-        passage = self._passage(end.place, end.other_place)
-        end.out.set_passage(passage)
-        end.opposite.out.set_passage(passage)
 
     def _ends(self) -> list[End]:
         return [end for place in self._places.values() for end in place.ends]

@@ -43,6 +43,7 @@ class Place:
         self.life = 0
         self.accepts: dict[int, Accept] = {}
         self.ends: dict[End, None] = {}
+        self.facing: dict[End, None] = {}  # open ends of others whose connection leads here
         self.dialled: dict[str, float] = {}
         self.dials = 0
         self.sent_bytes = self.sent_frames = self.received_bytes = self.received_frames = 0
