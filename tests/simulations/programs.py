@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from simulations.gossip import GossipWorld, gossip_world
 from simulations.hashing import fix_hashing
 from simulations.virtual import EPOCH, Escape, Virtual, run
 
@@ -70,10 +71,18 @@ async def held_original(world: Virtual) -> None:
     transports.rates.clock = real  # type: ignore[attr-defined]
 
 
+async def hosts(world: Virtual) -> None:
+    """Twelve real hosts that connect and gossip, over the memory transport."""
+    result = await gossip_world(GossipWorld(nodes=12, dials=2, settle_s=5, idle_s=2, messages=5, interval_s=1))(world)
+    assert result.deliveries == result.expected == 55
+    assert not world.errors
+
+
 PROGRAMS: dict[str, Callable[[Virtual], Awaitable[object]]] = {
     "market": market,
     "caught": caught,
     "held_original": held_original,
+    "hosts": hosts,
 }
 
 

@@ -15,7 +15,7 @@ from tests.simulations import programs
 ROOT = Path(__file__).parents[2]
 
 
-def in_process(name: str, *seeds: int, hash_seed: str = "random") -> subprocess.CompletedProcess[str]:
+def in_process(name: str, *seeds: int, hash_seed: str = "0") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tests.simulations.programs", name, *map(str, seeds)],
         cwd=ROOT,
@@ -27,8 +27,9 @@ def in_process(name: str, *seeds: int, hash_seed: str = "random") -> subprocess.
     )
 
 
-def test_the_same_seed_gives_the_same_run_in_any_process() -> None:
-    first, second = in_process("market", 1, 1, 2), in_process("market", 1, hash_seed="77")
+@pytest.mark.parametrize("program", ["market", "hosts"])
+def test_the_same_seed_gives_the_same_run_in_any_process(program: str) -> None:
+    first, second = in_process(program, 1, 1, 2), in_process(program, 1, hash_seed="77")
     assert (first.stderr, second.stderr) == ("", "")
     one, again, other = first.stdout.split()
     assert one == again == second.stdout.strip()
