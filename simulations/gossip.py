@@ -97,14 +97,14 @@ async def _measure(
                 host.admit(other.peer_id)
     draw = world.random("topology")
     pairs = {
-        (min(one, other), max(one, other))
-        for one in range(len(hosts))
-        for other in draw.sample([n for n in range(len(hosts)) if n != one], plan.dials)
+        (min(low, high), max(low, high))
+        for low in range(len(hosts))
+        for high in draw.sample([n for n in range(len(hosts)) if n != low], plan.dials)
     }
     began = cpu_s()
     async with trio.open_nursery() as nursery:
-        for one, other in sorted(pairs):
-            nursery.start_soon(_join, hosts[one], hosts[other])
+        for low, high in sorted(pairs):
+            nursery.start_soon(_join, hosts[low], hosts[high])
     result.links = len(pairs)
     result.link_s = cpu_s() - began
     gc.collect()
