@@ -13,6 +13,7 @@ import random  # noqa: TID251  # type only; generators come from the virtual wor
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from math import inf
 
 import trio
 
@@ -25,7 +26,7 @@ from atmosphere.store import Store
 from protocols.sync.messages import Key, Kind, Presence, Record
 from simulations.metrics import Meter
 from simulations.twins import Worker, card_about, identities
-from simulations.virtual import SimEnv, Virtual
+from simulations.virtual import SimEnv, Virtual, cpu_s
 from transports.config import HostConfig
 from transports.host import Host, open_host
 from transports.memory import MemoryNetwork, latencies_between, open_network
@@ -44,6 +45,7 @@ FIRST_WORDS_S = 0.05
 DIAL_WITHIN_S = 0.1
 """Links are dialled at times spread over so long: before the nodes, a second old, look for neighbours themselves."""
 READY_WITHIN_S = 60.0
+LOOK_EVERY_S = 0.1
 TAKE_IN = (Kind.MEMBERSHIP, Kind.BEACON, Kind.OFFER, Kind.CARD, Kind.VECTOR)
 """In this order every record finds what it rests on."""
 
@@ -89,6 +91,8 @@ class World:
         self.members = tuple(members)
         self.few = few
         self.meter = Meter(virtual.trace.note)
+        self.build_cpu_s: dict[str, float] = {}
+        """What each step of the building took."""
         self.number_of = {member.peer: member.number for member in members}
         self._nursery = nursery
         self._embedder = HashEmbedder()
@@ -116,8 +120,7 @@ class World:
         """End the node of *member* as `atmosphere-p2p stop` does. After a kill: what is left of it."""
         assert member.scope is not None
         member.scope.cancel()
-        while member.running is not None:  # noqa: ASYNC110 - in virtual time this costs nothing
-            await trio.sleep(0.01)
+        await until(lambda: member.running is None)
 
     async def _live(self, member: Member, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         @asynccontextmanager
@@ -149,9 +152,8 @@ class World:
             for member in self.members:
                 for number in sorted(n for n in member.neighbours if n > member.number):
                     nursery.start_soon(self._link, member, self.members[number], draw() * DIAL_WITHIN_S)
-        with trio.fail_after(READY_WITHIN_S):
-            while not all(self._is_linked(member) for member in self.members):  # noqa: ASYNC110 - virtual time
-                await trio.sleep(0.1)
+        if not await until(lambda: all(self._is_linked(member) for member in self.members), READY_WITHIN_S):
+            raise RuntimeError(f"the links are not all there after {READY_WITHIN_S:g} s of virtual time")
 
     async def _link(self, member: Member, other: Member, after_s: float) -> None:
         await trio.sleep(after_s)
@@ -173,6 +175,16 @@ class World:
         return all(self.knows(member, other) for member in running for other in running)
 
 
+async def until(condition: Callable[[], bool], within_s: float = inf) -> bool:
+    """Wait for *condition*, looking ten times a virtual second; False when it has not come *within_s* seconds."""
+    deadline = trio.current_time() + within_s
+    while not condition():
+        if trio.current_time() >= deadline:
+            return False
+        await trio.sleep(LOOK_EVERY_S)
+    return True
+
+
 @asynccontextmanager
 async def open_world(
     virtual: Virtual,
@@ -188,14 +200,17 @@ async def open_world(
         with _few_collections():
             few = max(1, degree - SPARE_LINKS)
             world = World(virtual, network, list(_members(virtual, nodes, degree)), few, nursery)
-            for member in world.members:
-                await world.start(member)
-            progress(f"{nodes} nodes run")
-            await trio.sleep(FIRST_WORDS_S)
-            acquaint(world)
-            progress("tables are whole")
-            await world.link_all()
-            progress("links are there")
+            progress(f"starting {nodes} nodes")
+            with _clocked(world, "nodes"):
+                for member in world.members:
+                    await world.start(member)
+                await trio.sleep(FIRST_WORDS_S)
+            progress("filling their tables")
+            with _clocked(world, "tables"):
+                acquaint(world)
+            progress("linking them")
+            with _clocked(world, "links"):
+                await world.link_all()
             gc.collect()
             gc.freeze()
             yield world
@@ -241,6 +256,13 @@ def acquaint(world: World) -> None:
         for key, record in todo:
             if key not in library:
                 intake.take(key, record, None, believed)
+
+
+@contextmanager
+def _clocked(world: World, step: str) -> Iterator[None]:
+    began = cpu_s()
+    yield
+    world.build_cpu_s[step] = round(cpu_s() - began, 2)
 
 
 @contextmanager
