@@ -167,6 +167,8 @@ def slow_network(folder: Path, count: int, low_ms: float, high_ms: float) -> Ite
 def _require(*commands: str) -> None:
     packages = {"ip": "iproute2", "nft": "nftables"}
     missing = [f"the command `{name}` ({packages[name]})" for name in commands if shutil.which(name) is None]
+    if "nft" in commands and not Path("/dev/net/tun").exists():
+        missing.append("/dev/net/tun")
     if os.geteuid() != 0:
         missing.append("root")
     if missing:

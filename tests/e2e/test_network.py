@@ -186,14 +186,17 @@ def test_loss_and_delay_kill_nobody_and_a_death_is_seen_through_them(tmp_path: P
         with Watch({host.name: host.home for host in here.hosts}) as watch, Work(a, here.hosts[1:], 1.0) as work:
             time.sleep(ROUGH_S)
         suspects, dead = watch.said("suspect"), watch.said("offline")
+        measured = [view["rtt_ms"] for view in a.status()["nodes"] if view["rtt_ms"] is not None]
         lost, arrived = network.lost()
         print(f"{ROUGH_S:.0f} s of {lost} packets lost of {lost + arrived} ({lost / (lost + arrived):.1%}) and "
               f"{DELAY_MS[0]:.0f}-{DELAY_MS[1]:.0f} ms each way: {len(suspects)} suspicions, {len(dead)} deaths "
               f"declared, in {min(watch.looks.values())} to {max(watch.looks.values())} looks at each of 6 nodes")
-        print(f"work: {work.done} calls done, failed: {dict(work.failed)}")
+        print(f"A measured round trips of {min(measured):.0f} to {max(measured):.0f} ms; work: {work.done} calls done, "
+              f"failed: {dict(work.failed)}")
         for reason, count in Counter(seen.reason for seen in suspects).most_common(5):
             print(f"  {count} suspicions: {reason}")
         assert 0.6 * LOSS_PERCENT < 100 * lost / (lost + arrived) < 1.4 * LOSS_PERCENT
+        assert min(measured) > 2 * DELAY_MS[0]
         assert min(watch.looks.values()) > ROUGH_S
         assert not dead, [str(seen) for seen in dead]
 
