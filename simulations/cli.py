@@ -60,6 +60,20 @@ def spread(news: int, **options: Any) -> None:
     _run("spread", scenario, **options)
 
 
+@simulate.command(short_help="Some nodes die at once: who notices when, and what becomes of calls")
+@common
+@click.option("--share", type=click.FloatRange(0, 0.9, min_open=True), default=0.2, show_default=True, help="That die")
+def crash(share: float, **options: Any) -> None:
+    """Kill a share of the nodes, half as processes and half as machines; measure until everybody knows."""
+
+    def scenario() -> Scenario:
+        from simulations.scenarios.crash import crash
+
+        return lambda virtual, options: crash(virtual, options, share)
+
+    _run("crash", scenario, **options)
+
+
 def _run(
     name: str, scenario: Callable[[], Scenario], *, nodes: int, degree: int, seed: int, fidelity: str, as_json: bool
 ) -> None:

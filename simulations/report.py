@@ -27,13 +27,19 @@ def figures(scenario: str, nodes: int, seed: int, fidelity: str, outcome: Outcom
         "rss_mb": round(psutil.Process().memory_info().rss / 2**20, 1),
         "events": outcome.events,
         "trace_hash": outcome.trace_hash,
-        "errors": list(outcome.errors[:ERRORS_SHOWN]),
+        "errors": sorted({_short(error) for error in outcome.errors})[:ERRORS_SHOWN],
     }
 
 
 def text(found: Mapping[str, Any]) -> str:
     """*found*, a line for each figure."""
     return "\n".join(f"{name:22}{_plain(value)}" for name, value in found.items())
+
+
+def _short(error: str) -> str:
+    """The first line of a logged error, and the last one of its traceback, if it has one."""
+    lines = error.splitlines()
+    return lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1]}"
 
 
 def _plain(value: Any) -> str:

@@ -6,6 +6,7 @@ Everything else of it is the production code.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from nacl.signing import SigningKey
 
@@ -19,6 +20,17 @@ from transports.peer_id import PeerId
 
 MESH_NAME = "simulated"
 CALLS_AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What can be asked of every simulated node."""
+
+    type: str = "tool/work"
+    tool: str = "do"
+
+
+WORK = Work()
 
 
 class Worker(Backend):
@@ -39,11 +51,11 @@ class Worker(Backend):
 def card_about(subject: str) -> Card:
     """A card that nobody has until somebody offers it."""
     return Card(
-        type="tool/work",
+        type=WORK.type,
         description=f"Does the work called {subject}",
         examples=(f"Please do {subject}",),
         topics=(subject,),
-        tools=(Tool("do", "Does it", '{"type":"object","properties":{}}'),),
+        tools=(Tool(WORK.tool, "Does it", '{"type":"object","properties":{}}'),),
     )
 
 

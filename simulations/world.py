@@ -122,6 +122,13 @@ class World:
         member.scope.cancel()
         await until(lambda: member.running is None)
 
+    def crash(self, member: Member, silent: bool) -> None:
+        """Kill the process of *member* (its connections are reset), or *silent*: turn its machine off."""
+        assert member.scope is not None
+        self.network.kill(member.peer, silent)
+        member.running = None
+        member.scope.cancel()
+
     async def _live(self, member: Member, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         @asynccontextmanager
         async def opened(settings: HostConfig, seed: bytes) -> AsyncIterator[Host]:
