@@ -78,6 +78,20 @@ async def test_hosts_connect_in_the_time_that_the_real_handshake_takes(autojump_
         assert (here.peer, here.inbound, here.remote_address) == (a.peer_id, True, "/ip4/20.0.1.1/tcp/32769")
 
 
+async def test_the_listener_may_speak_first(autojump_clock: MockClock) -> None:
+    """Its first frames come with the end of the handshake, before the dialler has looked up."""
+    async with world(2) as (_, (a, b)), trio.open_nursery() as nursery:
+        answers: list[bytes] = []
+
+        async def speak() -> None:
+            answers.append(await ask(b, a))
+
+        b.add_listener(lambda peer: nursery.start_soon(speak), lambda peer: None)
+        await join(a, b)
+        await trio.sleep(1)
+        assert answers == [b"hello"]
+
+
 async def test_a_ping_takes_a_round_trip_and_is_heard(autojump_clock: MockClock) -> None:
     async with world(2) as (_, (a, b)):
         await join(a, b)

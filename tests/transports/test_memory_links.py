@@ -134,7 +134,7 @@ async def test_no_more_than_a_window_is_under_way(autojump_clock: MockClock) -> 
         line, ends = pipe(nursery, Link(0.1, window=1000))
         assert [line.send(400, number) for number in range(4)] == [True, True, False, False]
         assert line.in_flight == 800
-        await trio.sleep(0.1)
+        await trio.sleep(0.101)
         assert (ends.left, line.in_flight) == (800, 800)
         assert not line.send(5000, "larger than the window")
         await trio.sleep(1)

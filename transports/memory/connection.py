@@ -58,7 +58,6 @@ class End:
         self.out: Pipe
         self._remote = remote
         self._greeted = trio.Event()
-        self._peer: ID | None = None
         self._why = ""
         place.ends[self] = None
         other.facing[self] = None
@@ -76,12 +75,10 @@ class End:
             return
         self.place.received_bytes += size
         self.place.received_frames += 1
-        if type(item) is tuple:
-            if self.muxer is not None:
-                self.muxer.take(item, size)
-            return
-        if isinstance(item, _Greeting):
-            self._peer = item.peer
+        if self.muxer is not None and type(item) is tuple:
+            self.muxer.take(item, size)
+        elif isinstance(item, _Greeting):
+            self.muxer = MemoryMuxer(self, item.peer, self.network.nursery)  # frames may follow in the same moment
             self._greeted.set()
         else:
             self._lost("ConnectionClosedError: the peer closed the connection")
@@ -123,13 +120,11 @@ class End:
         else:
             await self._hear()
             self.send(HANDSHAKE_SIZE, _Greeting(self.place.library_id))
-        assert self._peer is not None
-        self.muxer = MemoryMuxer(self, self._peer, self.network.nursery)
-        return self._peer
+        return self.get_remote_peer()
 
     async def _hear(self) -> None:
         await self._greeted.wait()
-        if self._peer is None or self.closed:
+        if self.muxer is None or self.closed:
             raise ConnectionResetError(self._why or "the connection ended in the handshake")
 
     def _lost(self, reason: str) -> None:
@@ -160,8 +155,8 @@ class End:
         self.hang_up()
 
     def get_remote_peer(self) -> ID:
-        assert self._peer is not None, "asked after the handshake only"
-        return self._peer
+        assert self.muxer is not None, "asked after the handshake only"
+        return self.muxer.peer_id
 
     def get_remote_address(self) -> tuple[str, int]:
         return self._remote

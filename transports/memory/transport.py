@@ -36,6 +36,7 @@ class MemoryListener(IListener):
         self._place = place
         self._handler = handler
         self._port: int | None = None
+        self._addresses: tuple[Multiaddr, ...] = ()
 
     async def listen(self, maddr: Multiaddr) -> None:
         """Raises OSError when the port is taken."""
@@ -47,6 +48,7 @@ class MemoryListener(IListener):
             raise OSError(errno.EADDRINUSE, "Address already in use")
         self._port = port
         self._place.accepts[port] = self._accept
+        self._addresses = (Multiaddr(Address("ip4", self._place.host, port, False, None).transport),)
 
     def _accept(self, end: End) -> bool:
         if self.background_nursery.cancel_scope.cancel_called:
@@ -61,14 +63,12 @@ class MemoryListener(IListener):
             logger.exception("a connection ended in an error of our own")
 
     def get_addrs(self) -> tuple[Multiaddr, ...]:
-        if self._port is None:
-            return ()
-        return (Multiaddr(Address("ip4", self._place.host, self._port, False, None).transport),)
+        return self._addresses
 
     async def close(self) -> None:
         if self._port is not None and self._place.accepts.get(self._port) == self._accept:
             del self._place.accepts[self._port]
-        self._port = None
+        self._port, self._addresses = None, ()
 
 
 class MemoryTransport(ITransport):
