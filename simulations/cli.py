@@ -74,6 +74,20 @@ def crash(share: float, **options: Any) -> None:
     _run("crash", scenario, **options)
 
 
+@simulate.command(short_help="Two halves that cannot reach each other for a while: when all is whole again")
+@common
+@click.option("--parted", type=click.FloatRange(1), default=60.0, show_default=True, help="Seconds of virtual time")
+def partition(parted: float, **options: Any) -> None:
+    """Part the mesh into two halves, have news in both, heal it; measure until every node knows everything."""
+
+    def scenario() -> Scenario:
+        from simulations.scenarios.partition import partition
+
+        return lambda virtual, options: partition(virtual, options, parted)
+
+    _run("partition", scenario, **options)
+
+
 def _run(
     name: str, scenario: Callable[[], Scenario], *, nodes: int, degree: int, seed: int, fidelity: str, as_json: bool
 ) -> None:
