@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from tests.transports.test_memory_host import LATENCY, ask, join, world
@@ -186,6 +189,23 @@ async def test_tcp_gives_up_after_thirty_seconds_with_data_and_later_without(aut
         nursery.cancel_scope.cancel()
 
 
+async def test_a_full_pipe_that_does_not_move_is_given_up(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        held, held_ends = pipe(nursery, Link(0.05, window=100))
+        slow, slow_ends = pipe(nursery, Link(0.05, window=100, bytes_per_s=5))
+        held.set_passage(Passage.HELD)
+        for line in (held, slow):
+            for number in range(6):
+                line.send(100, number)
+        await trio.sleep(29)
+        assert held_ends.reasons == []
+        await trio.sleep(200)
+        assert held_ends.reasons == [(30.0, "the peer took no bytes for 30 s")]
+        assert slow_ends.reasons == []  # a frame in 20 s
+        assert len(slow_ends.arrived) == 6
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_second_cut_counts_anew(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         line, ends = pipe(nursery, Link(0.05))
@@ -209,6 +229,52 @@ async def test_the_last_word_comes_after_what_is_under_way_and_instead_of_what_w
         await trio.sleep(1)
         assert [item for _, item in ends.arrived] == ["under way", "end"]
         nursery.cancel_scope.cancel()
+
+
+Step = tuple[str, int]
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("send"), st.integers(1, 3000)),
+        st.tuples(st.just("wait"), st.integers(1, 2000)),
+        st.tuples(st.sampled_from([each.value for each in Passage]), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@given(
+    steps=STEPS,
+    width=st.sampled_from([math.inf, 5000.0]),
+    jitter=st.sampled_from([0.0, 0.3]),
+    loss=st.sampled_from([0.0, 0.01, 0.5]),
+)
+@settings(max_examples=150, deadline=None)
+def test_whatever_happens_nothing_is_lost_reordered_or_early(
+    steps: list[Step], width: float, jitter: float, loss: float
+) -> None:
+    link = Link(0.05, jitter, width, loss, window=2000)
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            line, ends = pipe(nursery, link)
+            sent: list[float] = []
+            for what, amount in steps:
+                if what == "send":
+                    line.send(amount, len(sent))
+                    sent.append(trio.current_time())
+                elif what == "wait":
+                    await trio.sleep(amount / 1000)
+                else:
+                    line.set_passage(Passage(what))
+                assert line.in_flight <= max(link.window, 3000)
+            line.set_passage(Passage.OPEN)
+            await trio.sleep(10_000)
+            assert [item for _, item in ends.arrived] == list(range(len(sent)))
+            assert all(when >= began + 0.049 for (when, _), began in zip(ends.arrived, sent, strict=True))
+            assert line.in_flight == 0
+            nursery.cancel_scope.cancel()
+
+    trio.run(run, clock=MockClock(autojump_threshold=0))
 
 
 # Hosts ------------------------------------------------------------------------------------------------------------

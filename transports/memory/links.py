@@ -15,6 +15,9 @@ SEGMENT = 1400
 MIN_RETRANSMISSION = 0.2
 """Seconds, beside the round trip, before TCP sends a lost segment again (Linux: TCP_RTO_MIN)."""
 
+MAX_RETRANSMISSION = 120.0
+"""Seconds between two attempts at most (Linux: TCP_RTO_MAX)."""
+
 
 @dataclass(frozen=True)
 class Link:
@@ -49,10 +52,11 @@ class Link:
     def lost_for(self, size: int, draw: Callable[[], float]) -> float:
         """Seconds that *size* bytes come later because segments are lost."""
         delay, wait = 0.0, self.retransmission_s
-        lost = 1 - (1 - self.loss) ** math.ceil(size / SEGMENT)
-        while draw() < lost:
+        probability = 1 - (1 - self.loss) ** math.ceil(size / SEGMENT)
+        while draw() < probability:
             delay += wait
-            wait *= 2
+            wait = min(2 * wait, MAX_RETRANSMISSION)
+            probability = self.loss  # only what was lost is sent again
         return delay
 
 

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import trio
 
 from transports.libp2p.tcp import KEEPALIVE, SILENCE_TIMEOUT
-from transports.memory.links import Link
+from transports.libp2p.yamux import STALL_TIMEOUT
+from transports.memory.links import MAX_RETRANSMISSION, Link
 from transports.memory.wire import Wire
 
 Item = Any
@@ -53,9 +54,11 @@ class Pipe:
         "_draw",
         "_free_at",
         "_last",
+        "_moved_at",
         "_scheduled",
         "_stuck_since",
         "_waiting",
+        "_watched",
         "_wire",
         "closed",
         "in_flight",
@@ -78,6 +81,8 @@ class Pipe:
         self.under_way: deque[tuple[float, int, Item]] = deque()
         self._waiting: deque[tuple[int, Item]] | None = None
         self._free_at = self._last = 0.0
+        self._watched = False
+        self._moved_at = -math.inf  # when one that waited left, or began to wait
         self._scheduled = False
         self._cut_at = -math.inf
         self._stuck_since: float | None = None
@@ -92,8 +97,10 @@ class Pipe:
         *extra_s*: seconds that it takes longer than the link says.
         """
         if self._waiting or (self.in_flight and self.in_flight + size > self.link.window):
-            if self._waiting is None:
+            if not self._waiting:
                 self._waiting = deque()
+                self._moved_at = trio.current_time()
+                self._watch()
             self._waiting.append((size, item))
             return False
         self._launch(size, item, extra_s)
@@ -143,6 +150,7 @@ class Pipe:
     def _fill(self) -> None:
         while self._waiting and (not self.in_flight or self.in_flight + self._waiting[0][0] <= self.link.window):
             size, item = self._waiting.popleft()
+            self._moved_at = trio.current_time()
             self._launch(size, item, 0.0)
             self.sender.has_left(size)
 
@@ -184,12 +192,26 @@ class Pipe:
         if self.passage is Passage.CUT and self._cut_at == since and not self.closed:
             self.sender.broken(f"TimeoutError: no keepalive was answered for {SILENCE_TIMEOUT} s")
 
+    def _watch(self) -> None:
+        """Look again when frames have waited for too long; once at a time."""
+        if not self._watched:
+            self._watched = True
+            self._wire.at(self._moved_at + STALL_TIMEOUT, self._give_up_full)
+
+    def _give_up_full(self) -> None:
+        self._watched = False
+        if self._waiting and not self.closed:
+            if trio.current_time() - self._moved_at >= STALL_TIMEOUT:
+                self.sender.broken(f"the peer took no bytes for {STALL_TIMEOUT:.0f} s")
+            else:
+                self._watch()
+
     def _next_retry(self, since: float, now: float) -> float:
         """When TCP, whose intervals double, sends again for the first time after *now*."""
         retry, wait = since, self.link.retransmission_s
         while retry < now:
             retry += wait
-            wait *= 2
+            wait = min(2 * wait, MAX_RETRANSMISSION)
         return retry
 
     def _delay_until(self, arrival: float) -> None:
