@@ -11,7 +11,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from tests.transports.support import CONFIG, TOPIC, connect, echo, eventually, hosts, victim
 from transports.errors import PeerUnreachable
 from transports.gossip import GossipMessage, Verdict
-from transports.libp2p.pubsub import encode_varint
+from transports.libp2p.gossip_frames import encode_varint
 from transports.stream import Stream, StreamClosed
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")

@@ -25,8 +25,8 @@ from tests.transports.support import CONFIG, TOPIC, Kind, Victim, answers, event
 from transports.errors import ListenError, PeerUnreachable
 from transports.gossip import GossipMessage, Verdict
 from transports.host import Host, open_host
+from transports.libp2p.gossip_frames import encode_varint
 from transports.libp2p.gossipsub import GossipSub, make_router
-from transports.libp2p.pubsub import encode_varint
 from transports.libp2p.swarm import Swarm
 from transports.libp2p.tcp import Tcp
 from transports.libp2p.upgrader import Upgrader

@@ -17,8 +17,8 @@ from tests.transports.support import CONFIG, TOPIC, answers, connect, echo, even
 from transports.addresses import split_peer
 from transports.errors import PeerUnreachable
 from transports.gossip import Verdict
+from transports.libp2p.gossip_frames import encode_varint
 from transports.libp2p.multistream import encode_line
-from transports.libp2p.pubsub import encode_varint
 from transports.stream import StreamClosed
 
 FAST = replace(CONFIG, handshake_timeout=0.5, negotiation_timeout=0.5)

@@ -118,6 +118,17 @@ class MuxedStream(IMuxedStream):
             else:
                 await trio.lowlevel.checkpoint_if_cancelled()
 
+    def write_now(self, data: bytes) -> bool:
+        """Hand over all of *data* at once; False, and nothing is handed over, when it would have to wait or fail."""
+        conn, size = self.muxed_conn, len(data)
+        if self.done or self.fin_sent or not 0 < size <= min(self.send_window, MAX_PAYLOAD):
+            return False
+        if conn.outbox_size > OUTBOX_HIGH:
+            return False
+        self.send_window -= size
+        conn.queue(DATA, 0, self.stream_id, size, data)
+        return True
+
     async def close(self) -> None:
         """Send FIN: nothing more will be written. Reading goes on. Never waits, never raises."""
         if not self.fin_sent and self.reset_reason is None:

@@ -28,10 +28,14 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub as LibraryPubsub
 from libp2p.pubsub.pubsub_notifee import PubsubNotifee
 from libp2p.pubsub.rpc_queue import RpcQueue
-from libp2p.pubsub.validators import signature_validator
+from libp2p.pubsub.validators import PUBSUB_SIGNING_PREFIX
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError
+from nacl.bindings import crypto_sign_open
+from nacl.exceptions import BadSignatureError
 
 from transports.config import HostConfig
+from transports.libp2p.gossip_frames import frame_of, split_frame
+from transports.libp2p.gossip_outbox import GossipOutbox
 from transports.libp2p.gossipsub import GossipSub
 from transports.libp2p.host import LibraryHost
 from transports.libp2p.muxed_stream import MuxedStream
@@ -55,8 +59,8 @@ MAX_TOPIC = 256
 """Characters of a topic name; ours have about 90."""
 MAX_AUTHORS = 4096
 """Authors whose rate is remembered."""
-QUEUE_LIMIT = 128
-"""RPCs waiting for one slow peer; gossip repairs what is dropped beyond."""
+SIGNATURE_PREFIX = PUBSUB_SIGNING_PREFIX.encode()
+SIGNATURE_SIZE = 64
 RETRY_DELAYS = (0.1, 0.5, 2.0, 5.0, 10.0)
 """Seconds before a gossip stream that failed is opened again; the peer may need a moment to admit us."""
 
@@ -183,16 +187,18 @@ class Pubsub(LibraryPubsub):
         stream = await cast(LibraryHost, self.host).new_stream(peer_id, self.protocols)
         muxed = cast(MuxedStream, stream.muxed_stream)
         try:
-            queue = RpcQueue(max_size=QUEUE_LIMIT, max_message_size=self.config.gossip_max_message)
-            await self._write(muxed, self.get_hello_packet())
+            outbox = GossipOutbox(muxed)
+            hello = self.get_hello_packet()
+            if hello.subscriptions:
+                await muxed.write(frame_of(hello))
             self._gossipsub.add_peer(peer_id, stream.get_protocol())
             self.peers[peer_id] = stream
-            self.peer_queues[peer_id] = queue
+            self.peer_queues[peer_id] = cast(RpcQueue, outbox)  # read by our router alone
             for topic in [topic for topic, peers in self.peer_topics.items() if peer_id in peers]:
                 await self.router.on_peer_subscribed(peer_id, topic)
             started()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._send, muxed, queue, nursery.cancel_scope)
+                nursery.start_soon(self._send, outbox, nursery.cancel_scope)
                 try:
                     while True:  # nothing comes on this stream; its end is what we wait for
                         await muxed.read(READ_SIZE)
@@ -201,22 +207,15 @@ class Pubsub(LibraryPubsub):
         finally:
             await muxed.reset()
 
-    async def _send(self, muxed: MuxedStream, queue: RpcQueue, scope: trio.CancelScope) -> None:
+    async def _send(self, outbox: GossipOutbox, scope: trio.CancelScope) -> None:
         try:
-            while (rpc := await queue.pop()) is not None:
-                await self._write(muxed, rpc)
+            await outbox.run()
         except MuxedStreamError:
             scope.cancel()
 
-    async def _write(self, muxed: MuxedStream, rpc: rpc_pb2.RPC) -> None:
-        rpc.ClearField("senderRecord")  # addresses travel in sync; here they would be most of the bytes
-        data = rpc.SerializeToString()
-        if data:
-            await muxed.write(encode_varint(len(data)) + data)
-
     def _unregister(self, peer_id: ID) -> None:
         if self.peers.pop(peer_id, None) is not None:
-            self.peer_queues.pop(peer_id).close()
+            del self.peer_queues[peer_id]
             self.router.remove_peer(peer_id)
 
     def _handle_dead_peer(self, peer_id: ID) -> None:
@@ -227,8 +226,9 @@ class Pubsub(LibraryPubsub):
 
     def announce(self, topic: str) -> None:
         """Tell every gossip peer that we listen to *topic*."""
-        for queue in self.peer_queues.values():
-            queue.push(rpc_pb2.RPC(subscriptions=[rpc_pb2.RPC.SubOpts(subscribe=True, topicid=topic)]), priority=True)
+        news = rpc_pb2.RPC(subscriptions=[rpc_pb2.RPC.SubOpts(subscribe=True, topicid=topic)])
+        for peer in self.peer_queues:
+            self._gossipsub.send_rpc(peer, news, priority=True)
 
     @property
     def topic_ids(self):  # type: ignore[no-untyped-def]  # KeysView[str], as in the base
@@ -340,12 +340,16 @@ class Pubsub(LibraryPubsub):
 
     def _verified_author(self, msg: rpc_pb2.Message) -> PeerId | None:
         """Who signed *msg*, or None. Only Ed25519 ids, which carry their key (bug D lives in the other branch)."""
+        if len(msg.signature) != SIGNATURE_SIZE:  # or its rest would be taken for the beginning of what was signed
+            return None
+        unsigned = rpc_pb2.Message(data=msg.data, topicIDs=msg.topicIDs, from_id=msg.from_id, seqno=msg.seqno)
         try:
             author = PeerId(msg.from_id)
-            return author if signature_validator(msg) else None
-        except Exception as error:  # the library's check raises what its cryptography raises
+            crypto_sign_open(msg.signature + SIGNATURE_PREFIX + unsigned.SerializeToString(), author.public_key)
+        except (ValueError, BadSignatureError) as error:
             logger.debug("a message with a broken signature: %r", error)
             return None
+        return author
 
     def _over_rate(self, peer_id: ID) -> bool:
         second = int(trio.current_time())
@@ -358,33 +362,3 @@ class Pubsub(LibraryPubsub):
 
 def peer_of(peer_id: ID) -> PeerId:
     return PeerId(peer_id.to_bytes())
-
-
-def encode_varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def split_frame(buffer: bytes, limit: int) -> tuple[bytes | None, bytes]:
-    """The first length-prefixed frame of *buffer* and what follows it; ``(None, buffer)`` while it is incomplete.
-
-    Raises ValueError for a length above *limit* or a varint that does not end.
-    """
-    size = shift = 0
-    for position, byte in enumerate(buffer[:5]):
-        size |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 128:
-            if size > limit:
-                raise ValueError(f"a frame of {size} bytes, the largest is {limit}")
-            start = position + 1
-            if len(buffer) < start + size:
-                return None, buffer
-            return buffer[start : start + size], buffer[start + size :]
-    if len(buffer) >= 5:
-        raise ValueError("a length that is no varint")
-    return None, buffer

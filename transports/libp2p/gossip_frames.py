@@ -1,0 +1,41 @@
+"""RPCs of gossip as bytes: each behind its length, a varint."""
+
+from __future__ import annotations
+
+from libp2p.pubsub.pb import rpc_pb2
+
+
+def frame_of(rpc: rpc_pb2.RPC) -> bytes:
+    """The bytes of *rpc* as they travel."""
+    data = rpc.SerializeToString()
+    return encode_varint(len(data)) + data
+
+
+def encode_varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def split_frame(buffer: bytes, limit: int) -> tuple[bytes | None, bytes]:
+    """The first length-prefixed frame of *buffer* and what follows it; ``(None, buffer)`` while it is incomplete.
+
+    Raises ValueError for a length above *limit* or a varint that does not end.
+    """
+    size = shift = 0
+    for position, byte in enumerate(buffer[:5]):
+        size |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 128:
+            if size > limit:
+                raise ValueError(f"a frame of {size} bytes, the largest is {limit}")
+            start = position + 1
+            if len(buffer) < start + size:
+                return None, buffer
+            return buffer[start : start + size], buffer[start + size :]
+    if len(buffer) >= 5:
+        raise ValueError("a length that is no varint")
+    return None, buffer
