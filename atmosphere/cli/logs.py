@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 
 from atmosphere.cli.plain import one_line
@@ -56,7 +57,8 @@ def configure(level: str) -> None:
         handler.addFilter(OnlyOurs())
         handler.addFilter(Once())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # libp2p cuts its logger off from the root when it is imported; without a handler of its own, Python would write
-    # its warnings to standard error past every filter.
+    # libp2p cuts its logger off from the root, and empties it, when it is imported: so that comes first. Without a
+    # handler of its own Python would write its warnings to standard error past every filter.
+    importlib.import_module("transports.host")
     logging.getLogger("libp2p").handlers[:] = [handler]
     logging.captureWarnings(True)

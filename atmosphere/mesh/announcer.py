@@ -38,6 +38,11 @@ class Load:
     cost_milli: int = 1000
 
 
+def beacon_period(nodes: int) -> float:
+    """Seconds between two beacons of a node in a mesh of *nodes*."""
+    return max(BASE_PERIOD_S, nodes / BEACONS_PER_SECOND)
+
+
 def beacon_addresses(listening: Sequence[str]) -> tuple[str, ...]:
     """The addresses that go into a beacon: without /p2p (the author's), short ones only, loopback last."""
     plain = [address.partition("/p2p/")[0] for address in listening]
@@ -101,16 +106,21 @@ class Announcer:
         self._spoke_at = now
         return MIN_GAP_S if self._allowance >= 0 else max(MIN_GAP_S, -self._allowance)
 
-    def beacon(self, nodes: int) -> tuple[bytes, Beacon, float]:
-        """The next beacon for a mesh of *nodes*: envelope, value, and seconds until the one after it."""
+    def share(self) -> float:
+        """Of a period until the next beacon. The first wait may be any, so that nodes that start together (after a
+        power cut, say) soon speak evenly spread."""
+        low, high = (0.0, 1.0) if self.sequence == 1 else (1 - JITTER, 1 + JITTER)
+        return self._env.random.uniform(low, high)
+
+    def beacon(self, nodes: int) -> tuple[bytes, Beacon]:
+        """The next beacon for a mesh of *nodes*: envelope and value."""
         self.sequence += 1
-        period = max(BASE_PERIOD_S, nodes / BEACONS_PER_SECOND)
         self._told = load = self._load()
         beacon = Beacon(
             membership=self._identity().chain_digest,
             epoch=self.epoch,
             sequence=self.sequence,
-            period_ms=int(period * 1000 * (1 + JITTER)),
+            period_ms=int(beacon_period(nodes) * 1000 * (1 + JITTER)),
             offer=self.offer_digest,
             issued_at_ms=int(self._env.now() * 1000),
             load_permille=load.permille,
@@ -118,8 +128,7 @@ class Announcer:
             cost_milli=load.cost_milli,
             addresses=self.addresses,
         )
-        wait = period * self._env.random.uniform(1 - JITTER, 1 + JITTER)
-        return self._identity().sign(domains.BEACON, beacon.encode()), beacon, wait
+        return self._identity().sign(domains.BEACON, beacon.encode()), beacon
 
     def current_load(self) -> Load:
         """How busy this node is now."""

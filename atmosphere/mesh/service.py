@@ -13,7 +13,7 @@ from atmosphere.capabilities.offer import OfferEntry
 from atmosphere.capabilities.vector import CardVector
 from atmosphere.env import Env
 from atmosphere.identity import Identity, IdentityError, Membership
-from atmosphere.mesh.announcer import Announcer, Load, beacon_addresses
+from atmosphere.mesh.announcer import BASE_PERIOD_S, Announcer, Load, beacon_addresses, beacon_period
 from atmosphere.mesh.detector import Detector
 from atmosphere.mesh.detector_settings import DetectorSettings
 from atmosphere.mesh.intake import Hooks, Intake, Taken, vector_key
@@ -210,15 +210,21 @@ class Mesh:
         while not self._leaving:  # a beacon after the goodbye would say that the node is back
             self._speak = trio.Event()
             self._announcer.addresses = beacon_addresses(self._host.addresses)
-            body, beacon, wait = self._announcer.beacon(len(self.table.nodes))
+            body, beacon = self._announcer.beacon(len(self.table.nodes))
             self.library.put(Key(Kind.BEACON, self.table.me.public_key), body)
             self.table.nodes[self.table.me].beacon = beacon
             self.watch.proves(self.table.me, beacon.order)
             await self._host.gossip.publish(topic, body)
-            gap = self._announcer.gap()
-            await trio.sleep(gap)
-            with trio.move_on_after(wait - gap):
+            await trio.sleep(self._announcer.gap())
+            await self._next_beacon()
+
+    async def _next_beacon(self) -> None:
+        """Wait until there is something to say, or the period is over; it grows with the mesh meanwhile."""
+        began, share = self._env.monotonic(), self._announcer.share()
+        while (left := began + share * beacon_period(len(self.table.nodes)) - self._env.monotonic()) > 0:
+            with trio.move_on_after(min(left, BASE_PERIOD_S)):
                 await self._speak.wait()
+                return
 
     def _speak_now(self) -> None:
         self._speak.set()
@@ -313,7 +319,7 @@ class Mesh:
         node = self.table.nodes.get(peer)
         if node is None or node.beacon is None or node.state is State.LEFT:
             return
-        if self._host.is_connected(peer) or self._room():
+        if self._host.is_connected(peer) or self._room() > 0:
             self._dialer.want(peer, node.beacon.addresses, forever=False)
 
     def _room(self) -> int:

@@ -13,6 +13,7 @@ import trio
 
 from atmosphere.env import Env
 from atmosphere.identity import Identity
+from atmosphere.mesh.announcer import JITTER, beacon_period
 from atmosphere.mesh.detector import (
     Action,
     Alive,
@@ -267,10 +268,12 @@ class Watch:
 
     def _unheard(self, now: float) -> None:
         """Nodes that no neighbour is connected to have nobody to state anything about them: only their beacons stop."""
+        usual = beacon_period(len(self._table.nodes)) * (1 + JITTER)
         for node in list(self._table.nodes.values()):
             if node.path is not Path.UNKNOWN or node.beacon is None:
                 continue
-            silence = now - node.last_seen - MISSED_BEACONS * node.beacon.period_ms / 1000
+            period = max(usual, node.beacon.period_ms / 1000)  # it may have stated its own before it knew the mesh
+            silence = now - node.last_seen - MISSED_BEACONS * period
             if node.state is State.ONLINE and silence > 0:
                 self._table.doubt(node.peer, "its beacons have stopped", now)
             elif node.state is State.SUSPECT and silence > UNHEARD_OFFLINE_S:

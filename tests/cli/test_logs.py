@@ -48,3 +48,15 @@ def test_a_process_says_only_its_own_warnings(level: str, lines: list[str]) -> N
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert [line.rsplit(" ", 1)[1] for line in done.stderr.splitlines()] == lines
+
+
+def test_libp2p_says_nothing_past_the_filters() -> None:
+    """In an interpreter of its own: it matters which of the two is imported first."""
+    code = (
+        "import logging; from atmosphere.cli.logs import configure; configure('warning'); import libp2p;"
+        "logging.getLogger('libp2p.anything').warning('of no interest');"
+        "logging.getLogger('atmosphere').warning('ours')"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    assert "ours" in said
+    assert "of no interest" not in said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from atmosphere.mesh.announcer import Announcer, Load
+from atmosphere.mesh.announcer import JITTER, Announcer, Load
 from tests.mesh.people import ENV, ME, identity_of
 
 
@@ -30,3 +30,17 @@ def test_a_crossing_is_told_at_once(told: Load, now: Load, at_once: bool) -> Non
     announcer.beacon(nodes=3)
     load = now
     assert announcer.load_changed() is at_once
+
+
+def test_nodes_that_start_together_do_not_go_on_speaking_together() -> None:
+    first, later = [], []
+    for _ in range(200):
+        announcer = Announcer(lambda: identity_of(ME), 1, ENV, Load)
+        announcer.set_offer("me", ())
+        announcer.beacon(nodes=1000)
+        first.append(announcer.share())
+        announcer.beacon(nodes=1000)
+        later.append(announcer.share())
+    assert min(first) < 0.1
+    assert max(first) > 0.9
+    assert all(abs(share - 1) <= JITTER for share in later)
