@@ -51,14 +51,14 @@ class OneLine(logging.Formatter):
 
 def configure(level: str) -> None:
     """Send the process's log to standard error, at *level* (one of :data:`LEVELS`)."""
+    # libp2p cuts its logger off from the root, and empties it, when it is imported: so that comes first. Without a
+    # handler of its own Python would write its warnings to standard error past every filter.
+    importlib.import_module("transports.host")
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     if level in ("warning", "error"):
         handler.addFilter(OnlyOurs())
         handler.addFilter(Once())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # libp2p cuts its logger off from the root, and empties it, when it is imported: so that comes first. Without a
-    # handler of its own Python would write its warnings to standard error past every filter.
-    importlib.import_module("transports.host")
     logging.getLogger("libp2p").handlers[:] = [handler]
     logging.captureWarnings(True)
