@@ -173,7 +173,11 @@ async def test_a_heal_in_time_spares_the_connection(autojump_clock: MockClock) -
     async with world(2) as (network, (a, b)):
         await join(a, b)
         network.part([[a.peer_id]], reset_after=5)
-        await trio.sleep(4)
+        await trio.sleep(3)
+        network.heal()
+        await trio.sleep(1)
+        network.part([[b.peer_id]])
+        await trio.sleep(3)
         network.heal()
         await trio.sleep(60)
         assert len(a.connections()) == len(b.connections()) == 1

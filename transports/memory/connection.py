@@ -12,7 +12,7 @@ from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
 from transports.memory.muxer import MemoryMuxer
-from transports.memory.pipe import Passage, Pipe
+from transports.memory.pipe import Pipe
 
 if TYPE_CHECKING:
     from transports.memory.network import MemoryNetwork
@@ -89,10 +89,6 @@ class End:
 
     def broken(self, reason: str) -> None:
         self._lost(reason)
-
-    def reset_if_cut(self) -> None:
-        if self.out.passage is Passage.CUT:
-            self._lost("ConnectionResetError: the connection was reset by the network")
 
     def reset(self) -> None:
         """What we sent reached nobody who knows this connection."""

@@ -6,6 +6,7 @@ import errno
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import trio
 from libp2p.abc import ITransport
@@ -69,6 +70,7 @@ class MemoryNetwork:
         self._draw = draw
         self._places: dict[PeerId, Place] = {}
         self._by_host: dict[str, Place] = {}
+        self._partings = 0
 
     def __repr__(self) -> str:
         return f"<MemoryNetwork of {len(self._places)} hosts, {self.wire!r}>"
@@ -185,13 +187,17 @@ class MemoryNetwork:
         for place in self._places.values():
             place.group = 0
         for number, group in enumerate(groups, start=1):
-            for peer in group:
+            for peer in sorted(group):
                 self.place(peer).group = number
+        self._partings += 1
         self._refresh(self._ends())
         if reset_after is not None:
-            for end in self._ends():
-                if end.out.passage is Passage.CUT:
-                    self.wire.at(trio.current_time() + reset_after, end.reset_if_cut)
+            self.wire.at(trio.current_time() + reset_after, partial(self._reset_across, self._partings))
+
+    def _reset_across(self, parting: int) -> None:
+        for end in self._ends() if parting == self._partings else ():
+            if end.place.group != end.other_place.group:
+                end.broken("ConnectionResetError: the connection was reset by the network")
 
     def heal(self) -> None:
         """No parting and no stalls any more. TCP notices at its next attempt, as late as the cut was long at worst."""
