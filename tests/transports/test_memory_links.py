@@ -14,10 +14,11 @@ from trio.testing import MockClock
 
 from tests.transports.test_memory_host import LATENCY, ask, join, world
 from transports.addresses import classify
+from transports.host import Host
 from transports.libp2p.muxed_stream import OUTBOX_HIGH
 from transports.memory import Link, latencies_between, open_network, same_everywhere
 from transports.memory.network import fake_address
-from transports.memory.pipe import Passage, Pipe
+from transports.memory.pipe import Passage, Pipe, Uplink
 from transports.memory.wire import Wire
 from transports.peer_id import PeerId
 
@@ -47,7 +48,7 @@ class Recorder:
 def pipe(nursery: trio.Nursery, link: Link, draw: Any = None) -> tuple[Pipe, Recorder]:
     wire, ends = Wire(), Recorder()
     nursery.start_soon(wire.run)
-    return Pipe(wire, link, draw or random.Random(1).random, ends, ends), ends
+    return Pipe(wire, link, Uplink(), draw or random.Random(1).random, ends, ends), ends
 
 
 # The model --------------------------------------------------------------------------------------------------------
@@ -296,6 +297,29 @@ async def test_bulk_is_as_fast_as_the_link(autojump_clock: MockClock) -> None:
         started = trio.current_time()
         assert await ask(a, b, bytes(250_000)) == bytes(250_000)
         assert trio.current_time() - started == pytest.approx(0.25, abs=0.15)
+
+
+async def test_connections_share_the_uplink_of_their_host(autojump_clock: MockClock) -> None:
+    async with world(3, same_everywhere(Link(0.01))) as (network, (a, b, c)):
+        await join(a, b)
+        await join(a, c)
+        with pytest.raises(ValueError, match="uplink"):
+            network.limit_uplink(a.peer_id, 0)
+        network.limit_uplink(a.peer_id, 1_000_000)
+        finished: list[float] = []
+
+        async def upload(other: Host) -> None:
+            assert await ask(a, other, bytes(250_000)) == bytes(250_000)
+            finished.append(trio.current_time() - started)
+
+        started = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(upload, b)
+            nursery.start_soon(upload, c)
+        assert max(finished) == pytest.approx(0.5, abs=0.1)
+        started = trio.current_time()
+        await ask(b, c, bytes(250_000))
+        assert trio.current_time() - started < 0.25  # theirs are as wide as before
 
 
 async def test_writers_wait_when_nothing_arrives(autojump_clock: MockClock) -> None:

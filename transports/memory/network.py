@@ -114,6 +114,12 @@ class MemoryNetwork:
             if place.life == life and place.condition in (Condition.RUNS, Condition.STALLED):
                 self.kill(peer, silent=False)
 
+    def limit_uplink(self, peer: PeerId, bytes_per_s: float) -> None:
+        """From now on all connections of *peer* together send no more than this."""
+        if bytes_per_s <= 0:
+            raise ValueError(f"an uplink of {bytes_per_s} bytes/s sends nothing; kill or part the host instead")
+        self.place(peer).uplink.bytes_per_s = bytes_per_s
+
     async def dial(self, place: Place, life: int, host: str, port: int) -> End:
         """A connection from *place*, before its handshake. Raises OSError; a cancel leaves nothing behind."""
         if place.life != life or place.condition not in (Condition.RUNS, Condition.STALLED):
@@ -137,8 +143,8 @@ class MemoryNetwork:
         near = End(self, place, target, (host, port), dials=True)
         far = End(self, target, place, (place.host, FIRST_EPHEMERAL + place.dials % FIRST_EPHEMERAL), dials=False)
         near.opposite, far.opposite = far, near
-        near.out = Pipe(self.wire, out, self._draw, near, far)
-        far.out = Pipe(self.wire, back, self._draw, far, near)
+        near.out = Pipe(self.wire, out, place.uplink, self._draw, near, far)
+        far.out = Pipe(self.wire, back, target.uplink, self._draw, far, near)
         self._refresh((near, far))
         if not accept(far):
             far.hang_up()

@@ -20,6 +20,16 @@ Item = Any
 """What is carried: the pipe knows only how many bytes it counts for."""
 
 
+class Uplink:
+    """What all connections of a host share when they send: its line to the internet, first come, first served."""
+
+    __slots__ = ("bytes_per_s", "free_at")
+
+    def __init__(self) -> None:
+        self.bytes_per_s = math.inf
+        self.free_at = 0.0
+
+
 class Passage(Enum):
     """Whether what is sent arrives."""
 
@@ -57,6 +67,7 @@ class Pipe:
         "_moved_at",
         "_scheduled",
         "_stuck_since",
+        "_uplink",
         "_waiting",
         "_watched",
         "_wire",
@@ -69,9 +80,12 @@ class Pipe:
         "under_way",
     )
 
-    def __init__(self, wire: Wire, link: Link, draw: Callable[[], float], sender: Ends, receiver: Ends) -> None:
+    def __init__(
+        self, wire: Wire, link: Link, uplink: Uplink, draw: Callable[[], float], sender: Ends, receiver: Ends
+    ) -> None:
         self._wire = wire
         self.link = link
+        self._uplink = uplink
         self._draw = draw
         self.sender = sender
         self.receiver = receiver
@@ -114,8 +128,11 @@ class Pipe:
     def _launch(self, size: int, item: Item, extra_s: float) -> None:
         if self.closed:
             return
-        now, link = trio.current_time(), self.link
-        self._free_at = max(now, self._free_at) + size / link.bytes_per_s
+        now, link, uplink = trio.current_time(), self.link, self._uplink
+        leaves = now
+        if uplink.bytes_per_s != math.inf:
+            leaves = uplink.free_at = max(now, uplink.free_at) + size / uplink.bytes_per_s
+        self._free_at = max(leaves, self._free_at) + size / link.bytes_per_s
         arrival = self._free_at + link.latency_s + extra_s
         if link.jitter_s:
             arrival += link.jitter_s * self._draw()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from libp2p.peer.id import ID
 
 from transports.memory.nat import Nat
+from transports.memory.pipe import Uplink
 from transports.peer_id import PeerId
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Place:
         self.library_id = ID(peer.raw)
         self.host = host
         self.nat = Nat.NONE
+        self.uplink = Uplink()
         self.group = 0
         self.condition = Condition.KILLED
         self.life = 0
