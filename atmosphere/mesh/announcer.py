@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from atmosphere.capabilities.offer import Offer, OfferEntry
 from atmosphere.env import Env
 from atmosphere.identity import Identity
-from protocols.beacons import Beacon, Leave
+from protocols.beacons import Announcement, Beacon, Leave
 from protocols.beacons.messages import MAX_ADDRESS_BYTES, MAX_ADDRESSES
 from protocols.records import domains
 
@@ -70,6 +70,9 @@ class Announcer:
         self.offer_bytes = b""
         self.addresses: tuple[str, ...] = ()
         self._told = Load()
+        self._said_membership = b""
+        self._said_offer = b""
+        self._said_cards: frozenset[bytes] = frozenset()
         self._allowance = float(BURST)
         self._spoke_at = env.monotonic()
 
@@ -129,6 +132,27 @@ class Announcer:
             addresses=self.addresses,
         )
         return self._identity().sign(domains.BEACON, beacon.encode()), beacon
+
+    def announcement(self, beacon: bytes, card: Callable[[bytes], bytes | None]) -> Announcement:
+        """*beacon* with what is new since the last one: membership, offer, cards, as far as they are small.
+
+        *card*: the exact bytes of a card.
+        """
+        said = Announcement(beacon)
+        chain, digest = self._identity().chain, self._identity().chain_digest
+        if digest != self._said_membership and replace(said, membership=chain).fits:
+            said = replace(said, membership=chain)
+        cards = frozenset(entry.card for entry in self.offer.entries)
+        if self.offer_digest != self._said_offer and replace(said, offer=self.offer_bytes).fits:
+            said = replace(said, offer=self.offer_bytes)
+            for body in filter(None, map(card, sorted(cards - self._said_cards))):
+                said = said.with_card(body)
+        self._said_membership, self._said_offer, self._said_cards = digest, self.offer_digest, cards
+        return said
+
+    def introduce(self) -> None:
+        """Somebody may know nothing of this node: the next announcement says all that is small."""
+        self._said_membership, self._said_offer, self._said_cards = b"", b"", frozenset()
 
     def current_load(self) -> Load:
         """How busy this node is now."""

@@ -26,7 +26,7 @@ from atmosphere.mesh.library import Library
 from atmosphere.mesh.members import Members
 from atmosphere.mesh.table import GradientTable, State, patience
 from atmosphere.mesh.wanted import Wanted
-from protocols.beacons import MAX_BEACON_BYTES, Beacon, BeaconError, Leave
+from protocols.beacons import MAX_BEACON_BYTES, Announcement, Beacon, BeaconError, Leave
 from protocols.records import EnvelopeError, domains, open_envelope
 from protocols.sync.messages import Key, Kind, Known, Presence, Record
 from transports.peer_id import PeerId
@@ -105,6 +105,21 @@ class Intake:
         if record.kind is Kind.VECTOR:
             return self.vector(key, record.body)
         return Taken.OLD
+
+    def announcement(self, announcement: Announcement, author: PeerId, source: PeerId | None) -> Taken:
+        """What *author* has published: its beacon, and such of the records that it names as are not here yet."""
+        taken = self.beacon(announcement.beacon, author, source)
+        if taken not in (Taken.NEW, Taken.WAITING):
+            return taken
+        records = [Record(Kind.MEMBERSHIP, announcement.membership), Record(Kind.OFFER, announcement.offer)]
+        records += [Record(Kind.CARD, card) for card in announcement.cards]
+        for record in records:
+            key = Key(record.kind, record.digest)
+            if key in self.wanted and self.take(key, record, source) is Taken.BAD:
+                return Taken.BAD
+        if self._library.get(Key(Kind.BEACON, author.public_key)) == announcement.beacon:
+            return Taken.NEW
+        return taken
 
     def beacon(
         self,

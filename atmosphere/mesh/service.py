@@ -25,6 +25,7 @@ from atmosphere.mesh.trust import Heard, Trust
 from atmosphere.mesh.watch import Watch
 from atmosphere.store import Store
 from protocols.beacons import (
+    Announcement,
     BeaconError,
     Health,
     HealthKind,
@@ -214,7 +215,8 @@ class Mesh:
             self.library.put(Key(Kind.BEACON, self.table.me.public_key), body)
             self.table.nodes[self.table.me].beacon = beacon
             self.watch.proves(self.table.me, beacon.order)
-            await self._host.gossip.publish(topic, body)
+            announcement = self._announcer.announcement(body, lambda card: self.library.get(Key(Kind.CARD, card)))
+            await self._host.gossip.publish(topic, announcement.encode())
             await trio.sleep(self._announcer.gap())
             await self._next_beacon()
 
@@ -251,7 +253,12 @@ class Mesh:
     # -- what this node hears -------------------------------------------------------------------------------------
 
     def _hear_beacon(self, message: GossipMessage) -> Verdict:
-        taken = self.intake.beacon(message.data, message.author, message.forwarder)
+        try:
+            announcement = Announcement.decode(message.data)
+        except BeaconError as error:
+            logger.debug("an announcement of %s was refused: %s", message.author.short, error)
+            return Verdict.REJECT
+        taken = self.intake.announcement(announcement, message.author, message.forwarder)
         self.neighbours.wake()
         if taken is Taken.NEW:
             self._seek(message.author)
@@ -339,7 +346,8 @@ class Mesh:
             logger.debug("no gossip with %s: %s", peer.short, error)
             return
         if not agrees and len(self.neighbours.ready()) <= FEW_NEIGHBOURS:
-            self._speak.set()  # whoever is behind the new neighbour has not heard of this node yet
+            self._announcer.introduce()  # whoever is behind the new neighbour has not heard of this node yet
+            self._speak.set()
 
     # -- how the others are ---------------------------------------------------------------------------------------
 

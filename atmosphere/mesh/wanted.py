@@ -29,6 +29,9 @@ class Wanted:
     def __init__(self) -> None:
         self._wants: dict[Key, _Want] = {}
 
+    def __contains__(self, key: Key) -> bool:
+        return key in self._wants
+
     def __len__(self) -> int:
         return len(self._wants)
 

@@ -1,5 +1,6 @@
 """``/atmosphere/1/<mesh>/beacons`` and ``/health``: the small gossip messages, their limits and their order."""
 
+from protocols.beacons.announcement import MAX_ANNOUNCEMENT_BYTES, Announcement
 from protocols.beacons.health import open_suspicion
 from protocols.beacons.messages import (
     MAX_BEACON_BYTES,
@@ -16,8 +17,10 @@ from protocols.beacons.messages import (
 )
 
 __all__ = [
+    "MAX_ANNOUNCEMENT_BYTES",
     "MAX_BEACON_BYTES",
     "MAX_HEALTH_BYTES",
+    "Announcement",
     "Beacon",
     "BeaconError",
     "Health",
