@@ -317,6 +317,7 @@ async def test_connections_share_the_uplink_of_their_host(autojump_clock: MockCl
             nursery.start_soon(upload, b)
             nursery.start_soon(upload, c)
         assert max(finished) == pytest.approx(0.5, abs=0.1)
+        await join(b, c)
         started = trio.current_time()
         await ask(b, c, bytes(250_000))
         assert trio.current_time() - started < 0.25  # theirs are as wide as before
