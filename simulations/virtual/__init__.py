@@ -22,6 +22,7 @@ The same seed gives the same run, event by event, in any process. How to use it:
 - ``world.key(name)``: the 32-byte seed of a node's key.
 - ``world.trace``: hash of what was noted and when. At the end the state of every shared generator, the scheduler's
   included, goes in too, so two runs that differ in one step of one task hardly have the same hash.
+- ``with simulations.fast.accelerated(): run(...)``: the same, several times faster; see there what is dropped.
 - ``wall_s()``, ``cpu_s()``: the real clocks, for figures and progress bars. A progress bar must not wait in the run.
 
 Time starts at 0 on Trio's clock, at ``EPOCH`` on the wall. What would leave the world (a thread, a socket, a process,

@@ -1,7 +1,8 @@
-"""Small programs in a virtual world, run by the tests in processes of their own: ``programs.py NAME SEED``."""
+"""Small programs in a virtual world, run by the tests in processes of their own: ``NAME ACCELERATIONS SEED...``."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import secrets
@@ -14,7 +15,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from simulations.gossip import GossipWorld, gossip_world
+from simulations.fast import NAMES, accelerated
+from simulations.gossip import GossipResult, GossipWorld, gossip_world
 from simulations.hashing import fix_hashing
 from simulations.virtual import EPOCH, Escape, Virtual, run
 
@@ -78,19 +80,33 @@ async def hosts(world: Virtual) -> None:
     assert not world.errors
 
 
+HUNDRED = GossipWorld(nodes=100, settle_s=8, idle_s=2, messages=6, interval_s=2)
+
+
+async def hundred(world: Virtual) -> GossipResult:
+    """A hundred hosts; what came of it in one line of JSON."""
+    result = await gossip_world(HUNDRED)(world)
+    assert not world.errors
+    delays = [round(result.delay(share), 4) for share in (0.5, 0.99, 1.0)]
+    print(json.dumps({"delivered": result.deliveries / result.expected, "delays": delays, "frames": result.frames}))
+    return result
+
+
 PROGRAMS: dict[str, Callable[[Virtual], Awaitable[object]]] = {
     "market": market,
     "caught": caught,
     "held_original": held_original,
     "hosts": hosts,
+    "hundred": hundred,
 }
 
 
 def main() -> None:
     fix_hashing()
-    name, *seeds = sys.argv[1:]
+    name, accelerations, *seeds = sys.argv[1:]
     for seed in seeds:
-        outcome = run(PROGRAMS[name], seed=int(seed))
+        with accelerated(NAMES if accelerations == "all" else [each for each in accelerations.split(",") if each]):
+            outcome = run(PROGRAMS[name], seed=int(seed))
         print(outcome.trace_hash)
 
 

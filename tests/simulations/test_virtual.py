@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from simulations.virtual import run
 from tests.simulations import programs
-
-ROOT = Path(__file__).parents[2]
-
-
-def in_process(name: str, *seeds: int, hash_seed: str = "0") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tests.simulations.programs", name, *map(str, seeds)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONHASHSEED": hash_seed},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+from tests.simulations.processes import in_process
 
 
 @pytest.mark.parametrize("program", ["market", "hosts"])

@@ -29,7 +29,7 @@ from libp2p.pubsub.pubsub import Pubsub as LibraryPubsub
 from libp2p.pubsub.pubsub_notifee import PubsubNotifee
 from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.pubsub.validators import PUBSUB_SIGNING_PREFIX
-from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError
+from libp2p.stream_muxer.exceptions import MuxedStreamError
 from nacl.bindings import crypto_sign_open
 from nacl.exceptions import BadSignatureError
 
@@ -243,32 +243,34 @@ class Pubsub(LibraryPubsub):
     async def continuously_read_stream(self, stream: INetStream) -> None:
         """Handle frames until the stream ends, the peer is expelled, or it sends nonsense. Never raises for those."""
         muxed = cast(MuxedStream, stream.muxed_stream)  # type: ignore[attr-defined]
-        peer_id = muxed.muxed_conn.peer_id
-        buffer = b""
-        while True:
+        buffer: bytes | None = b""
+        while buffer is not None:
             try:
                 buffer += await muxed.read(READ_SIZE)
-            except MuxedStreamEOF:
-                return
             except MuxedStreamError:
                 return
-            while True:
-                if not self._admitted(peer_id):
-                    await muxed.reset()
-                    return
-                try:
-                    frame, buffer = split_frame(buffer, self.config.gossip_max_message)
-                    if frame is None:
-                        break
-                    rpc = rpc_pb2.RPC.FromString(frame)
-                except (DecodeError, ValueError) as error:
-                    logger.warning("gossip from %s is malformed (%s); its stream is reset", peer_id, error)
-                    self.scores.add(peer_id, Fault.MALFORMED, trio.current_time())
-                    await muxed.reset()
-                    return
-                if self.scores.muted(peer_id, trio.current_time()):
-                    rpc = rpc_pb2.RPC(subscriptions=rpc.subscriptions)  # these are not said a second time
-                await self._handle_rpc(peer_id, rpc)
+            buffer = await self.take_frames(muxed, buffer)
+
+    async def take_frames(self, muxed: MuxedStream, buffer: bytes) -> bytes | None:
+        """Handle the whole frames in *buffer*; the rest of it, or None when the stream had to be reset. Never waits."""
+        peer_id = muxed.muxed_conn.peer_id
+        while True:
+            if not self._admitted(peer_id):
+                await muxed.reset()
+                return None
+            try:
+                frame, buffer = split_frame(buffer, self.config.gossip_max_message)
+                if frame is None:
+                    return buffer
+                rpc = rpc_pb2.RPC.FromString(frame)
+            except (DecodeError, ValueError) as error:
+                logger.warning("gossip from %s is malformed (%s); its stream is reset", peer_id, error)
+                self.scores.add(peer_id, Fault.MALFORMED, trio.current_time())
+                await muxed.reset()
+                return None
+            if self.scores.muted(peer_id, trio.current_time()):
+                rpc = rpc_pb2.RPC(subscriptions=rpc.subscriptions)  # these are not said a second time
+            await self._handle_rpc(peer_id, rpc)
 
     async def _handle_rpc(self, peer_id: ID, rpc: rpc_pb2.RPC) -> None:
         try:

@@ -1,0 +1,179 @@
+"""Accelerations of the production code from outside: the ``fast`` fidelity. Each says what it drops.
+
+They are in place for the length of ``with accelerated(): run(...)`` and gone afterwards. ``vanilla`` is a run without
+them; tests/simulations/test_fidelity.py compares the two.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Coroutine, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, TypeVar, cast
+
+import trio._core._run as scheduler
+from libp2p.abc import INetStream
+from libp2p.stream_muxer.exceptions import MuxedStreamError
+from nacl.bindings import crypto_sign_open
+
+from simulations.virtual.stand_ins import WATCHED
+from transports.libp2p.host import LibraryHost
+from transports.libp2p.muxed_stream import MuxedStream
+from transports.libp2p.pubsub import READ_SIZE, Pubsub
+
+T = TypeVar("T")
+
+REMEMBERED = 1 << 18
+"""Signatures; 16 bytes and a set entry each."""
+PASSES_WITHOUT_POLL = 200
+
+
+@contextmanager
+def _set(owner: Any, name: str, value: object) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextmanager
+def _signatures() -> Iterator[None]:
+    known: set[bytes] = set()
+
+    def verify_once(signed: bytes, key: bytes) -> bytes:
+        digest = blake2b(signed, key=key, digest_size=16).digest()
+        if digest in known:
+            return signed[64:]
+        message: bytes = crypto_sign_open(signed, key)
+        if len(known) >= REMEMBERED:
+            known.clear()
+        known.add(digest)
+        return message
+
+    with ExitStack() as stack:
+        for name, module in list(sys.modules.items()):
+            if name.split(".")[0] in WATCHED and name != __name__:
+                for attribute, value in list(vars(module).items()):
+                    if value is crypto_sign_open and not name.startswith("nacl"):
+                        stack.enter_context(_set(module, attribute, verify_once))
+        yield
+
+
+@contextmanager
+def _identify() -> Iterator[None]:
+    with _set(LibraryHost, "_schedule_identify", lambda self, peer_id, *, reason: None):
+        yield
+
+
+@contextmanager
+def _gossip() -> Iterator[None]:
+    async def read(self: Pubsub, stream: INetStream) -> None:
+        muxed = cast(MuxedStream, stream.muxed_stream)  # type: ignore[attr-defined]
+        rest: bytes | None = b""
+
+        def take(payload: bytes) -> None:
+            nonlocal rest
+            if rest is not None and muxed.reset_reason is None and not muxed.fin_received:
+                rest = _at_once(self.take_frames(muxed, rest + payload))
+
+        if muxed.buffered:
+            rest = _at_once(self.take_frames(muxed, await muxed.read(READ_SIZE)))
+        muxed.on_data = take  # type: ignore[method-assign]
+        try:
+            await muxed.read(1)  # nothing comes this way any more: it waits for the end
+        except MuxedStreamError:
+            return
+
+    with _set(Pubsub, "continuously_read_stream", read):
+        yield
+
+
+def _at_once(call: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that does not wait."""
+    try:
+        call.send(None)
+    except StopIteration as done:
+        return cast(T, done.value)
+    raise RuntimeError(f"{call!r} waits; the acceleration 'gossip' relies on it not to")
+
+
+@contextmanager
+def _order() -> Iterator[None]:
+    with _set(scheduler._r, "shuffle", lambda batch: None):
+        yield
+
+
+@contextmanager
+def _polls() -> Iterator[None]:
+    manager = cast(Any, scheduler).TheIOManager
+    ask: Callable[[Any, float], Any] = manager.get_events
+    passes = 0
+
+    def sometimes(self: Any, timeout: float) -> Any:
+        nonlocal passes
+        passes += 1
+        return [] if timeout <= 0 and passes % PASSES_WITHOUT_POLL else ask(self, timeout)
+
+    with _set(manager, "get_events", sometimes):
+        yield
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """One change and what a run with it no longer shows."""
+
+    name: str
+    drops: str
+    applied: Callable[[], Any]
+
+
+ACCELERATIONS = (
+    Acceleration(
+        "signatures",
+        "A signature that one node has found good is not computed again by the next. No outcome differs; only the "
+        "processor time of a node is no longer what it would be.",
+        _signatures,
+    ),
+    Acceleration(
+        "gossip",
+        "Gossip frames are handled in the instant of their arrival, not by the task that reads the stream: no waiting "
+        "for one's turn among other tasks of that instant, and no flow control on gossip streams.",
+        _gossip,
+    ),
+    Acceleration(
+        "identify",
+        "Peers do not exchange identify after connecting: two streams and some 1.5 KB per link less, and nothing in "
+        "the library's peerstore. Nothing here reads what it says.",
+        _identify,
+    ),
+    Acceleration(
+        "order",
+        "Tasks that can run in the same instant run in the order of their creation instead of one drawn from the seed: "
+        "a seed explores other links and topologies, but no other interleavings.",
+        _order,
+    ),
+    Acceleration(
+        "polls",
+        f"The operating system is asked for events in one of {PASSES_WITHOUT_POLL} passes of the scheduler: Ctrl-C "
+        "takes a moment longer. There are no sockets.",
+        _polls,
+    ),
+)
+NAMES = tuple(each.name for each in ACCELERATIONS)
+
+
+@contextmanager
+def accelerated(names: Collection[str] = NAMES) -> Iterator[None]:
+    """Put the accelerations called *names* in place for the length of the block: around :func:`run`, not within it.
+
+    Everything that will run must be imported before. Raises KeyError for a name that is none.
+    """
+    known = {each.name: each for each in ACCELERATIONS}
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(known[name].applied())
+        yield
