@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,6 +17,8 @@ from transports.errors import ListenError, PeerUnreachable
 from transports.gossip import GossipMessage, Verdict
 from transports.host import Host, open_host
 from transports.memory import Link, LinkModel, MemoryNetwork, open_network, same_everywhere
+from transports.memory.connection import End
+from transports.memory.pipe import Pipe
 from transports.stream import StreamClosed
 
 LATENCY = 0.05
@@ -231,3 +234,18 @@ async def test_statistics_count_each_frame_once_at_both_ends(autojump_clock: Moc
         assert (one.sent_bytes, one.sent_frames) == (two.received_bytes, two.received_frames)
         assert (two.sent_bytes, two.sent_frames) == (one.received_bytes, one.received_frames)
         assert (numbers.connections, numbers.in_flight, numbers.dials) == (1, 0, 1)
+
+
+async def test_connections_that_have_ended_leave_nothing(autojump_clock: MockClock) -> None:
+    async with world(2) as (network, (a, b)):
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        for _ in range(60):
+            await join(a, b)
+            await ask(b, a)
+            await a.disconnect(b.peer_id)
+            await trio.sleep(30)
+        assert trio.lowlevel.current_statistics().tasks_living == tasks
+        assert network.statistics().connections == 0
+        gc.collect()
+        left = [thing for thing in gc.get_objects() if isinstance(thing, End | Pipe)]
+        assert len(left) <= 4  # the last connection, which the library may still hold
