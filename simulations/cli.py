@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from simulations.scenarios.running import Options
     from simulations.virtual import Virtual
 
-FIDELITIES = ("vanilla",)
+FIDELITIES = ("vanilla", "fast")
 
 Scenario = Callable[["Virtual", "Options"], Awaitable[Any]]
 
@@ -37,7 +37,7 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--degree", type=click.IntRange(2), default=8, show_default=True, help="Links of each node (even)")
     @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Decides everything")
     @click.option("--fidelity", type=click.Choice(FIDELITIES), default="vanilla", show_default=True,
-                  help="vanilla: the production host, with virtual clocks")
+                  help="vanilla: the production host, with virtual clocks; fast: accelerated, see simulations/fast.py")
     @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines for people")
     @functools.wraps(command)
     def wrapped(**options: Any) -> None:
@@ -93,13 +93,15 @@ def _run(
 ) -> None:
     """*scenario* imports what takes seconds: only once hashing is fixed, which starts Python again."""
     fix_hashing()
+    from simulations.fast import NAMES, accelerated
     from simulations.report import figures, text
     from simulations.scenarios.running import Options
     from simulations.virtual import run
 
     told = _Progress(sys.stderr.isatty())
     play, options = scenario(), Options(nodes, degree, told)
-    outcome = run(lambda virtual: play(virtual, options), seed=seed)
+    with accelerated(NAMES if fidelity == "fast" else ()):
+        outcome = run(lambda virtual: play(virtual, options), seed=seed)
     told.end()
     found = figures(name, nodes, seed, fidelity, outcome)
     click.echo(json.dumps(found) if as_json else text(found))
