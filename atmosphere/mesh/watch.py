@@ -96,12 +96,12 @@ class Watch:
         """Watch the neighbours until cancelled."""
         self._host.handle(PROTOCOL, self._witness.serve)
         self._host.add_listener(lambda peer: None, self._disconnected)
-        try:
-            async with trio.open_nursery() as self._nursery:
-                task_status.started()
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            try:
                 await self._ticks()
-        finally:
-            self._nursery = None
+            finally:
+                self._nursery = None  # before it closes: connections are lost at the end, too
 
     async def _ticks(self) -> None:
         tick_s = self.detector.settings.tick_s
@@ -204,7 +204,7 @@ class Watch:
                     self._refute()
 
     def _start(self, job: Callable[..., Awaitable[None]], *args: object) -> None:
-        if self._nursery is not None:  # at the end connections are lost too, and nobody wants to know
+        if self._nursery is not None:
             self._nursery.start_soon(contained, job, *args)
 
     async def _ping(self, peer: PeerId, timeout_s: float) -> None:
