@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from atmosphere.mesh.detector import MAX_SUSPICIONS
+from atmosphere.mesh.detector_beliefs import MAX_SUSPICIONS
 from atmosphere.mesh.intake import Taken
 from protocols.framing import encode_frame
 from protocols.probe.messages import ProbeOutcome

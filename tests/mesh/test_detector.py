@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atmosphere.mesh import detector as module
+from atmosphere.mesh import hearsay
 from atmosphere.mesh.detector import (
     Action,
     Alive,
@@ -25,6 +25,7 @@ from atmosphere.mesh.detector import (
     Suspect,
     Tell,
 )
+from atmosphere.mesh.detector_links import PINGED
 from atmosphere.mesh.detector_settings import lan, simulation, wan
 from protocols.probe.messages import ProbeOutcome
 from transports.peer_id import PeerId
@@ -345,7 +346,7 @@ def test_pings_are_bounded_per_tick_and_take_turns() -> None:
     pinged: list[PeerId] = []
     for number in range(2, 6):
         batch = [a.peer for a in detector.tick(number * LAN.tick_s, lambda peer: 0.0) if isinstance(a, Ping)]
-        assert len(batch) <= module.PINGED
+        assert len(batch) <= PINGED
         for peer in batch:
             detector.pong(peer, number * LAN.tick_s)
         pinged += batch
@@ -367,11 +368,11 @@ def test_memory_and_statements_are_bounded() -> None:
         for witness in OTHERS[:2]:
             detector.stated(Statement(peer, (1, 1), Evidence.REFUSED), witness, 0.0)
     statistics = detector.statistics()
-    assert statistics.suspicions + statistics.dead <= module.STATED_BURST
-    assert statistics.ignored == 10_000 - module.STATED_BURST
-    for number in range(module.MAX_ORDERS + 100):
+    assert statistics.suspicions + statistics.dead <= hearsay.STATED_BURST
+    assert statistics.ignored == 10_000 - hearsay.STATED_BURST
+    for number in range(hearsay.MAX_ORDERS + 100):
         detector.proof(PeerId.from_public_key(number.to_bytes(32, "big")), (1, 1), 0.0)
-    assert len(detector._orders) == module.MAX_ORDERS
+    assert len(detector._hearsay) == hearsay.MAX_ORDERS
 
 
 def test_presets_keep_the_promised_limits() -> None:
@@ -444,7 +445,7 @@ def test_invariants(events: list[tuple[str, int, int, int]]) -> None:
                 actions = detector.proof(peer, (1, number) if number else None, now)
         told = [(type(action), getattr(action, "peer", None), getattr(action, "via", None)) for action in actions]
         assert len(told) == len(set(told))
-        assert sum(isinstance(action, Ping) for action in actions) <= module.PINGED
+        assert sum(isinstance(action, Ping) for action in actions) <= PINGED
         for action in actions:
             match action:
                 case Dead(dead, _):
