@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, TypeVar, cast
 
@@ -18,6 +19,11 @@ from libp2p.abc import INetStream
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from nacl.bindings import crypto_sign_open
 
+from atmosphere.capabilities.offer import Offer
+from atmosphere.identity.chain import open_chain
+from atmosphere.identity.link import Link
+from protocols.beacons import Announcement, Beacon
+from protocols.records.envelope import open_envelope
 from simulations.virtual.stand_ins import WATCHED
 from transports.libp2p.host import LibraryHost
 from transports.libp2p.muxed_stream import MuxedStream
@@ -27,17 +33,37 @@ T = TypeVar("T")
 
 REMEMBERED = 1 << 18
 """Signatures; 16 bytes and a set entry each."""
+RECORDS = 1 << 14
+"""Of each kind; a record spreads within a second."""
 PASSES_WITHOUT_POLL = 200
+
+
+_ABSENT: Any = object()
 
 
 @contextmanager
 def _set(owner: Any, name: str, value: object) -> Iterator[None]:
-    before = getattr(owner, name)
+    before = vars(owner).get(name, _ABSENT)
     setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(owner, name, before)
+        if before is _ABSENT:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
+
+
+@contextmanager
+def _set_everywhere(original: Callable[..., Any], value: Callable[..., Any]) -> Iterator[None]:
+    """Wherever a watched package has imported *original* by its name."""
+    with ExitStack() as stack:
+        for name, module in list(sys.modules.items()):
+            if name.split(".")[0] in WATCHED and name != __name__ and not name.startswith("nacl"):
+                for attribute, held in list(vars(module).items()):
+                    if held is original:
+                        stack.enter_context(_set(module, attribute, value))
+        yield
 
 
 @contextmanager
@@ -54,12 +80,17 @@ def _signatures() -> Iterator[None]:
         known.add(digest)
         return message
 
+    with _set_everywhere(crypto_sign_open, verify_once):
+        yield
+
+
+@contextmanager
+def _records() -> Iterator[None]:
     with ExitStack() as stack:
-        for name, module in list(sys.modules.items()):
-            if name.split(".")[0] in WATCHED and name != __name__:
-                for attribute, value in list(vars(module).items()):
-                    if value is crypto_sign_open and not name.startswith("nacl"):
-                        stack.enter_context(_set(module, attribute, verify_once))
+        for reader in (open_envelope, open_chain):
+            stack.enter_context(_set_everywhere(reader, lru_cache(RECORDS)(reader)))
+        for kind in (Announcement, Beacon, Link, Offer):
+            stack.enter_context(_set(kind, "decode", staticmethod(lru_cache(RECORDS)(kind.decode))))
         yield
 
 
@@ -137,6 +168,12 @@ ACCELERATIONS = (
         "A signature that one node has found good is not computed again by the next. No outcome differs; only the "
         "processor time of a node is no longer what it would be.",
         _signatures,
+    ),
+    Acceleration(
+        "records",
+        "A record that one node has read is not read again by the next: all hold the same values, none of which can "
+        "be changed. No outcome differs; processor time and memory of a node are no longer what they would be.",
+        _records,
     ),
     Acceleration(
         "gossip",
