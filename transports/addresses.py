@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from transports.errors import AddressError
@@ -90,6 +91,7 @@ def split_peer(text: str) -> tuple[PeerId, str]:
     return address.peer, address.transport
 
 
+@lru_cache(maxsize=4096)  # asked for every connection each time somebody looks at all of them
 def classify(text: str) -> Path:
     """``lan`` for loopback, private and link-local addresses, else ``direct``; ``relay`` for circuits."""
     if "/p2p-circuit" in text:

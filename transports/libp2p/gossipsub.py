@@ -166,13 +166,24 @@ class GossipSub(LibraryGossipSub):
         assert self.pubsub is not None
         self.mcache.put(pubsub_msg)
         rpc = rpc_pb2.RPC(publish=[pubsub_msg])
-        topics = pubsub_msg.topicIDs
         message_id = self.pubsub.get_message_id(pubsub_msg)
-        frame = frame_of(rpc)
-        for peer in self._get_peers_to_send(topics, msg_forwarder, ID(pubsub_msg.from_id), message_id):
+        frame, author = frame_of(rpc), ID(pubsub_msg.from_id)
+        for peer in self._receivers(pubsub_msg.topicIDs[0]):
+            if peer in (msg_forwarder, author) or message_id in self.dont_send_message_ids.get(peer, ()):
+                continue
             outbox = self._outbox_of(peer)
             if outbox is not None:
                 outbox.push(frame)
+
+    def _receivers(self, topic: str) -> set[ID]:
+        """The topic's mesh; of a topic that we do not listen to, some of those who do."""
+        assert self.pubsub is not None
+        if topic in self.mesh:
+            return self.mesh[topic]
+        chosen = self.fanout.setdefault(topic, set())
+        if len(chosen) < self.degree and topic in self.pubsub.peer_topics:
+            chosen.update(self._get_in_topic_gossipsub_peers_from_minus(topic, self.degree - len(chosen), chosen))
+        return chosen
 
     async def handle_rpc(self, rpc: rpc_pb2.RPC, sender_peer_id: ID) -> None:
         """Handle control messages about topics that we have joined; bounded in number."""
