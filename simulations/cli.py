@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from simulations.cli_membership import register
 from simulations.hashing import fix_hashing
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Decides everything")
     @click.option("--fidelity", type=click.Choice(FIDELITIES), default="vanilla", show_default=True,
                   help="vanilla: the production host, with virtual clocks; fast: accelerated, see simulations/fast.py")
+    @click.option("--rest", "rest_s", type=click.FloatRange(0.1), default=10.0, show_default=True,
+                  help="Seconds of virtual time in which the mesh at rest is measured first")
     @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines for people")
     @functools.wraps(command)
     def wrapped(**options: Any) -> None:
@@ -89,7 +92,8 @@ def partition(parted: float, **options: Any) -> None:
 
 
 def _run(
-    name: str, scenario: Callable[[], Scenario], *, nodes: int, degree: int, seed: int, fidelity: str, as_json: bool
+    name: str, scenario: Callable[[], Scenario], *, nodes: int, degree: int, seed: int, fidelity: str, rest_s: float,
+    as_json: bool,
 ) -> None:
     """*scenario* imports what takes seconds: only once hashing is fixed, which starts Python again."""
     fix_hashing()
@@ -99,12 +103,15 @@ def _run(
     from simulations.virtual import run
 
     told = _Progress(sys.stderr.isatty())
-    play, options = scenario(), Options(nodes, degree, told)
+    play, options = scenario(), Options(nodes, degree, rest_s, told)
     with accelerated(NAMES if fidelity == "fast" else ()):
         outcome = run(lambda virtual: play(virtual, options), seed=seed)
     told.end()
     found = figures(name, nodes, seed, fidelity, outcome)
     click.echo(json.dumps(found) if as_json else text(found))
+
+
+register(simulate, common, _run)
 
 
 class _Progress:

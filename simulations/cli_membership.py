@@ -1,0 +1,28 @@
+"""The commands of the scenarios in which the members are what changes, or what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from simulations.cli import Scenario
+
+
+def register(group: click.Group, common: Callable[[Callable[..., None]], Any], run: Callable[..., None]) -> None:
+    """Add them to *group*. *common*: the options of every scenario; *run*: runs one, by name."""
+
+    @group.command("flash-crowd", short_help="Most nodes join within a minute, through three others")
+    @common
+    @click.option("--within", type=click.FloatRange(1), default=60.0, show_default=True, help="Seconds of virtual time")
+    def flash_crowd(within: float, **options: Any) -> None:
+        """Let nine tenths of the nodes join through three bootstrap nodes; measure until all can call each other."""
+
+        def scenario() -> Scenario:
+            from simulations.scenarios.flash_crowd import flash_crowd
+
+            return lambda virtual, options: flash_crowd(virtual, options, within)
+
+        run("flash-crowd", scenario, **options)

@@ -1,0 +1,156 @@
+"""A world that nodes join while it runs, and what each running node's table says of the others at every moment."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from atmosphere.config import Config
+from atmosphere.identity import MemoryKeyring
+from atmosphere.node import Parts, run_node
+from atmosphere.store import Store
+from simulations.scenarios.running import Options
+from simulations.virtual import Virtual
+from simulations.world import (
+    FIRST_WORDS_S,
+    LATENCY_S,
+    LISTEN,
+    SPARE_LINKS,
+    Member,
+    World,
+    _few_collections,
+    _members,
+    acquaint,
+    topology,
+)
+from transports.config import HostConfig
+from transports.host import Host, open_host
+from transports.memory import MemoryNetwork, latencies_between, open_network
+
+BOOTSTRAPS = 3
+"""The nodes that those who join know, by address alone; they stay to the end."""
+
+
+class GrowingWorld(World):
+    """:attr:`members` are those that have ever run; the next ones join through the bootstrap nodes."""
+
+    def __init__(
+        self,
+        virtual: Virtual,
+        network: MemoryNetwork,
+        members: Sequence[Member],
+        few: int,
+        nursery: trio.Nursery,
+        coming: Sequence[Member],
+    ) -> None:
+        super().__init__(virtual, network, members, few, nursery)
+        self.coming = list(reversed(coming))
+        """Who joins next is last."""
+        self.number_of.update({member.peer: member.number for member in coming})
+        self._first = len(members)
+        self._bootstrap = tuple(network.address(member.peer) for member in members[:BOOTSTRAPS])
+
+    async def join(self) -> Member:
+        """Run the next node. It returns before that has a link."""
+        member = self.coming.pop()
+        self.members += (member,)
+        await self.start(member)
+        return member
+
+    async def _live(self, member: Member, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """As its parent's, with bootstrap nodes in the settings."""
+
+        @asynccontextmanager
+        async def opened(settings: HostConfig, seed: bytes) -> AsyncIterator[Host]:
+            async with open_host(settings, seed, self.network) as host:
+                host.gossip = self.meter.attach(member.number, host.peer_id, host.gossip)
+                yield host
+
+        known = self._bootstrap if member.number >= self._first else ()
+        config = Config(listen=LISTEN, mdns=False, probe=False, grace_s=0.0, neighbours=self.few, bootstrap=known)
+        store = Store.memory(member.env)
+        parts = Parts(MemoryKeyring(member.identity), store, self._embedder, (member.worker,))
+        try:
+            with trio.CancelScope() as member.scope:
+                async with run_node(parts, config, member.env, open_host=opened) as member.running:
+                    task_status.started()
+                    await trio.sleep_forever()
+        finally:
+            member.running = None
+            store.close()
+
+
+@asynccontextmanager
+async def open_growing(virtual: Virtual, options: Options, first: int, coming: int) -> AsyncIterator[GrowingWorld]:
+    """A mesh of *first* nodes as of :func:`simulations.world.open_world`; *coming* more may join it."""
+    links = latencies_between(*LATENCY_S, seed=virtual.seed)
+    async with open_network(links, virtual.random("links").random) as network, trio.open_nursery() as nursery:
+        with _few_collections():
+            everybody = list(_members(virtual, first + coming, options.degree))
+            graph = topology(first, options.degree, virtual.random("topology of the first"))
+            for member in everybody:
+                member.neighbours = graph[member.number] if member.number < first else set()
+            few = max(1, options.degree - SPARE_LINKS)
+            world = GrowingWorld(virtual, network, everybody[:first], few, nursery, everybody[first:])
+            options.progress(f"starting {first} nodes")
+            for member in world.members:
+                await world.start(member)
+            await trio.sleep(FIRST_WORDS_S)
+            acquaint(world)
+            options.progress("linking them")
+            await world.link_all()
+            yield world
+            nursery.cancel_scope.cancel()
+
+
+class Views:
+    """Whom each running node would send work to, by numbers, kept by what the tables tell of their changes."""
+
+    def __init__(self, world: World, changed: Callable[[int, int, bool], None] = lambda viewer, seen, usable: None):
+        """*changed*: called with (viewer, seen, whether *viewer* could send work to *seen* now)."""
+        self.of: dict[int, set[int]] = {}
+        self._world = world
+        self._changed = changed
+
+    def __repr__(self) -> str:
+        return f"<Views of {len(self.of)} nodes>"
+
+    def follow(self, member: Member) -> None:
+        """*member* runs."""
+        view: set[int] = set()
+        self.of[member.number] = view
+        table = member.node.table
+        for other in self._world.members:
+            if other is not member and self._world.knows(member, other):
+                view.add(other.number)
+
+        def look() -> None:
+            peer = table.changes[-1].peer
+            number, node = self._world.number_of[peer], table.nodes.get(peer)
+            usable = node is not None and node.usable
+            if peer != table.me and usable != (number in view) and self.of.get(member.number) is view:
+                (view.add if usable else view.discard)(number)
+                self._changed(member.number, number, usable)
+
+        table.listeners.add(look)
+
+    def drop(self, member: Member) -> None:
+        """*member* runs no more."""
+        self.of.pop(member.number, None)
+
+    @property
+    def missing(self) -> int:
+        """Ordered pairs of running nodes in which the first could not send work to the second."""
+        return sum(len(self.of) - 1 - len(view & self.of.keys()) for view in self.of.values())
+
+    @property
+    def ghosts(self) -> int:
+        """Pairs in which a running node would send work to one that runs no more."""
+        return sum(len(view - self.of.keys()) for view in self.of.values())
+
+    @property
+    def pairs(self) -> int:
+        """Ordered pairs of running nodes."""
+        return len(self.of) * (len(self.of) - 1)
