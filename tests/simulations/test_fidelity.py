@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.simulations.commands import simulate
 from tests.simulations.processes import in_process
 
 SEEDS = (1, 2)
@@ -33,3 +34,16 @@ def test_fast_tells_what_vanilla_tells() -> None:
 def test_what_drops_nothing_but_cost_leaves_every_step_as_it_was() -> None:
     plain, quicker = hundred("", SEEDS[0]), hundred("signatures,records,polls", SEEDS[0])
     assert quicker == plain
+
+
+def test_fast_tells_of_nodes_what_vanilla_tells() -> None:
+    vanilla, fast = (
+        simulate("spread", "--nodes", "20", "--news", "4", "--seed", "3", "--fidelity", fidelity)
+        for fidelity in ("vanilla", "fast")
+    )
+    assert (fast["delivered"], fast["usable"]) == (vanilla["delivered"], vanilla["usable"]) == (1.0, 1.0)
+    for share in ("p50", "p99", "max"):
+        assert fast["virtual_ms"][share] == pytest.approx(vanilla["virtual_ms"][share], rel=0.1)
+    for figure in ("messages_per_node_s", "bytes_per_node_s"):
+        assert fast[figure] == pytest.approx(vanilla[figure], rel=0.1)
+    assert fast["trace_hash"] != vanilla["trace_hash"]
