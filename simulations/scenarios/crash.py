@@ -89,8 +89,7 @@ class _Eyes:
 async def crash(virtual: Virtual, options: Options, share: float) -> CrashResult:
     """Kill *share* of the nodes."""
     async with open_world(virtual, options.nodes, degree=options.degree, progress=options.progress) as world:
-        at_rest, degree = await rest(world), world.degree
-        options.progress("at rest")
+        at_rest, degree = await rest(world, options), world.degree
         dying = sorted(virtual.random("crash").sample(range(len(world.members)), round(share * options.nodes)))
         dead = {world.members[number]: bool(place % 2) for place, number in enumerate(dying)}  # -> silent
         survivors = [member for member in world.members if member not in dead]

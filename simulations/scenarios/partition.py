@@ -51,7 +51,7 @@ class PartitionResult:
 async def partition(virtual: Virtual, options: Options, parted_s: float) -> PartitionResult:
     """Part the mesh for *parted_s* seconds."""
     async with open_world(virtual, options.nodes, degree=options.degree, progress=options.progress) as world:
-        at_rest, degree = await rest(world), world.degree
+        at_rest, degree = await rest(world, options), world.degree
         draw = virtual.random("partition")
         chosen = set(draw.sample(range(options.nodes), options.nodes // 2))
         halves = [[member for member in world.members if (member.number in chosen) is side] for side in (True, False)]

@@ -22,6 +22,7 @@ class Options:
 
     nodes: int = 100
     degree: int = DEGREE
+    rest_s: float = REST_S
     progress: Progress = lambda text: None
 
 
@@ -60,9 +61,11 @@ def _traffic(world: World) -> tuple[int, int]:
     return sum(traffic.sent_frames for traffic in peers), sum(traffic.sent_bytes for traffic in peers)
 
 
-async def rest(world: World, seconds: float = REST_S) -> Measured:
+async def rest(world: World, options: Options) -> Measured:
     """Let the mesh settle, then measure what it does when nothing happens."""
+    options.progress("settling")
     await trio.sleep(SETTLE_S)
+    options.progress("at rest")
     with measured(world) as so_far:
-        await trio.sleep(seconds)
+        await trio.sleep(options.rest_s)
         return so_far()

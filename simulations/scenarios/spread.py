@@ -64,7 +64,9 @@ class SpreadResult:
 
 
 @dataclass
-class _News:
+class News:
+    """A piece of news, and who has it."""
+
     author: Member
     knows: Callable[[Member], bool]
     usable: dict[int, float] | None = None
@@ -80,13 +82,12 @@ async def spread(virtual: Virtual, options: Options, count: int) -> SpreadResult
     """Tell *count* pieces of news, one after the other."""
     draw = virtual.random("spread")
     async with open_world(virtual, options.nodes, degree=options.degree, progress=options.progress) as world:
-        at_rest = await rest(world)
-        options.progress("at rest")
-        news: list[_News] = []
+        at_rest = await rest(world, options)
+        news: list[News] = []
         delivered = usable = 0
         with measured(world) as during:
             for number in range(count):
-                piece = await _tell(world, number, draw.randrange(options.nodes), draw.randbytes(SERIAL_BYTES))
+                piece = await tell(world, number, draw.randrange(options.nodes), draw.randbytes(SERIAL_BYTES))
                 delivered += sum(piece.knows(member) for member in world.members if member is not piece.author)
                 usable += len(piece.usable or ())
                 news.append(piece)
@@ -94,7 +95,8 @@ async def spread(virtual: Virtual, options: Options, count: int) -> SpreadResult
         return _result(world, news, delivered, usable, at_rest, during())
 
 
-async def _tell(world: World, number: int, author: int, serial: bytes) -> _News:
+async def tell(world: World, number: int, author: int, serial: bytes) -> News:
+    """Have one piece of news told, a card by node *author* or a revocation; wait until it has come to all."""
     meter = world.meter
     meter.said.clear()
     meter.following = True
@@ -106,7 +108,7 @@ async def _tell(world: World, number: int, author: int, serial: bytes) -> _News:
     return news
 
 
-async def _new_card(world: World, author: int, number: int) -> _News:
+async def _new_card(world: World, author: int, number: int) -> News:
     member = world.members[author]
     card = card_about(f"news {number}")
     wanted = card_id(card.encode())
@@ -123,7 +125,7 @@ async def _new_card(world: World, author: int, number: int) -> _News:
         own = member.node.table.nodes[member.peer].beacon
         return seen is not None and own is not None and seen.offer == own.offer
 
-    return _News(member, knows, usable)
+    return News(member, knows, usable)
 
 
 def _when_usable(member: Member, author: Member, card: bytes, then: Callable[[int], object]) -> None:
@@ -138,16 +140,16 @@ def _when_usable(member: Member, author: Member, card: bytes, then: Callable[[in
     table.listeners.add(look)
 
 
-async def _revocation(world: World, serial: bytes) -> _News:
+async def _revocation(world: World, serial: bytes) -> News:
     issuer = world.members[ISSUER]
     before = set(issuer.node.mesh.trust.keys())
     await issuer.node.revoke(Target.MEMBERSHIP, serial, "simulated")
     (key,) = [key for key in set(issuer.node.mesh.trust.keys()) - before if key.kind is Kind.REVOCATION]
-    return _News(issuer, lambda member: key in member.node.mesh.trust)
+    return News(issuer, lambda member: key in member.node.mesh.trust)
 
 
 def _result(
-    world: World, news: list[_News], delivered: int, usable: int, at_rest: Measured, during: Measured
+    world: World, news: list[News], delivered: int, usable: int, at_rest: Measured, during: Measured
 ) -> SpreadResult:
     others = len(world.members) - 1
     arrivals = [
