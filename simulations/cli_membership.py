@@ -26,3 +26,18 @@ def register(group: click.Group, common: Callable[[Callable[..., None]], Any], r
             return lambda virtual, options: flash_crowd(virtual, options, within)
 
         run("flash-crowd", scenario, **options)
+
+    @group.command("churn", short_help="Nodes come and go all the time: how far the tables are from the truth")
+    @common
+    @click.option("--rate", type=click.FloatRange(0, min_open=True), default=0.5, show_default=True,
+                  help="Nodes that join, and as many that end, per second")
+    @click.option("--lasts", type=click.FloatRange(1), default=60.0, show_default=True, help="Seconds of virtual time")
+    def churn(rate: float, lasts: float, **options: Any) -> None:
+        """Let nodes join and others leave, crash or go silent; compare every table with the truth all the time."""
+
+        def scenario() -> Scenario:
+            from simulations.scenarios.churn import churn
+
+            return lambda virtual, options: churn(virtual, options, rate, lasts)
+
+        run("churn", scenario, **options)

@@ -1,0 +1,16 @@
+"""The scenario churn, small."""
+
+from __future__ import annotations
+
+from tests.simulations.commands import simulate
+
+
+def test_tables_follow_who_comes_and_goes() -> None:
+    found = simulate("churn", "--nodes", "16", "--rate", "0.4", "--lasts", "20")
+    assert (found["joined"], found["ended"], found["nodes_after"]) == (8, 8, 16)
+    assert found["after"] == {"missing": 0.0, "ghosts": 0.0}
+    assert 0 < found["mean"]["ghosts"] <= found["worst"]["ghosts"] < 0.3
+    assert 0 < found["mean"]["missing"] <= found["worst"]["missing"] < 0.5
+    assert len(found["over_time"]) == 2
+    assert found["avoided_ms"]["goodbye"]["max"] < 2000
+    assert found["avoided_ms"]["killed"]["max"] < 2000 < found["avoided_ms"]["silent"]["max"] < 11_000
