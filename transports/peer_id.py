@@ -42,9 +42,9 @@ class PeerId:
         except ValueError as error:
             raise ValueError(f"not a peer id: {text!r} ({error})") from None
 
-    @property
+    @cached_property
     def public_key(self) -> bytes:
-        """The 32 bytes of the Ed25519 public key that this id names."""
+        """The 32 bytes of the Ed25519 public key that this id names: always the same object, as tables keep it."""
         return self.raw[len(_PREFIX) :]
 
     @cached_property
