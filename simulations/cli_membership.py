@@ -41,3 +41,17 @@ def register(group: click.Group, common: Callable[[Callable[..., None]], Any], r
             return lambda virtual, options: churn(virtual, options, rate, lasts)
 
         run("churn", scenario, **options)
+
+    @group.command("poison", short_help="Some members are malicious: what the others notice of it")
+    @common
+    @click.option("--share", type=click.FloatRange(0, 0.5), default=0.2, show_default=True, help="That are malicious")
+    @click.option("--lasts", type=click.FloatRange(2), default=30.0, show_default=True, help="Seconds of virtual time")
+    def poison(share: float, lasts: float, **options: Any) -> None:
+        """Let some members flood, forge, lie about their load and accuse others; measure what it does to the rest."""
+
+        def scenario() -> Scenario:
+            from simulations.scenarios.poison import poison
+
+            return lambda virtual, options: poison(virtual, options, share, lasts)
+
+        run("poison", scenario, **options)
