@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import random  # noqa: TID251  # type only; generators come from the virtual world
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from math import inf
@@ -21,13 +21,14 @@ import trio
 from atmosphere.capabilities.adapters import adapter_kinds
 from atmosphere.config import Config
 from atmosphere.embedding import HashEmbedder
+from atmosphere.env import Env
 from atmosphere.identity import Identity, MemoryKeyring
 from atmosphere.node import Node, Parts, run_node
 from atmosphere.store import Store
 from protocols.sync.messages import Key, Kind, Presence, Record
 from simulations.metrics import Meter
 from simulations.twins import Worker, card_about, identities
-from simulations.virtual import SimEnv, Virtual, cpu_s
+from simulations.virtual import Virtual, cpu_s
 from transports.config import HostConfig
 from transports.host import Host, open_host
 from transports.memory import MemoryNetwork, latencies_between, open_network
@@ -61,7 +62,7 @@ class Member:
 
     number: int
     identity: Identity
-    env: SimEnv
+    env: Env
     worker: Worker
     neighbours: set[int] = field(default_factory=set)
     scope: trio.CancelScope | None = None
@@ -133,7 +134,7 @@ class World:
     async def _live(self, member: Member, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         @asynccontextmanager
         async def opened(settings: HostConfig, seed: bytes) -> AsyncIterator[Host]:
-            async with open_host(settings, seed, self.network) as host:
+            async with self._open_host(settings, seed) as host:
                 host.gossip = self.meter.attach(member.number, host.peer_id, host.gossip)
                 yield host
 
@@ -148,6 +149,9 @@ class World:
         finally:
             member.running = None
             store.close()
+
+    def _open_host(self, settings: HostConfig, seed: bytes) -> AbstractAsyncContextManager[Host]:
+        return open_host(settings, seed, self.network)
 
     # Links --------------------------------------------------------------------------------------------------------
 
@@ -205,35 +209,43 @@ async def open_world(
     """A mesh of *nodes* that know each other, linked and at rest, for the length of the block."""
     links = latencies_between(*latency_s, seed=virtual.seed)
     async with open_network(links, virtual.random("links").random) as network, trio.open_nursery() as nursery:
+        few = max(1, degree - SPARE_LINKS)
+        world = World(virtual, network, list(_members(virtual, nodes, degree)), few, nursery)
         with _few_collections():
-            few = max(1, degree - SPARE_LINKS)
-            world = World(virtual, network, list(_members(virtual, nodes, degree)), few, nursery)
-            progress(f"starting {nodes} nodes")
-            with _clocked(world, "nodes"):
-                for member in world.members:
-                    await world.start(member)
-                await trio.sleep(FIRST_WORDS_S)
-            progress("filling their tables")
-            with _clocked(world, "tables"):
-                acquaint(world)
-            progress("linking them")
-            with _clocked(world, "links"):
-                await world.link_all()
-            gc.collect()
-            gc.freeze()
+            await build(world, progress)
             yield world
             nursery.cancel_scope.cancel()
 
 
-def _members(virtual: Virtual, nodes: int, degree: int) -> Iterator[Member]:
+async def build(world: World, progress: Progress) -> None:
+    """Start the members of *world*, tell them all there is to know of each other, and link them."""
+    progress(f"starting {len(world.members)} nodes")
+    with _clocked(world, "nodes"):
+        for member in world.members:
+            await world.start(member)
+        await trio.sleep(FIRST_WORDS_S)
+    progress("filling their tables")
+    with _clocked(world, "tables"):
+        acquaint(world)
+    progress("linking them")
+    with _clocked(world, "links"):
+        await world.link_all()
+    gc.collect()
+    gc.freeze()
+
+
+def _members(
+    virtual: Virtual, nodes: int, degree: int, env: Callable[[str], Env] | None = None
+) -> Iterator[Member]:
+    env = env or virtual.env
     names = [f"n{number}" for number in range(nodes)]
     keys = [virtual.key(name) for name in names]
-    environment = virtual.env("owner")
+    environment = env("owner")
     papers = identities(virtual.key("owner"), keys, names, environment.now(), environment.token_bytes)
     graph = topology(nodes, degree, virtual.random("topology"))
     for number, identity in enumerate(papers):
         worker = Worker([card_about(f"kind {number % KINDS_OF_WORK}")])
-        yield Member(number, identity, virtual.env(names[number]), worker, graph[number])
+        yield Member(number, identity, env(names[number]), worker, graph[number])
 
 
 def topology(nodes: int, degree: int, draw: random.Random) -> list[set[int]]:
