@@ -10,6 +10,8 @@ import click
 if TYPE_CHECKING:
     from simulations.cli import Scenario
 
+KINDS = ("flood", "forgery", "load", "suspicion")
+
 
 def register(group: click.Group, common: Callable[[Callable[..., None]], Any], run: Callable[..., None]) -> None:
     """Add them to *group*. *common*: the options of every scenario; *run*: runs one, by name."""
@@ -46,12 +48,14 @@ def register(group: click.Group, common: Callable[[Callable[..., None]], Any], r
     @common
     @click.option("--share", type=click.FloatRange(0, 0.5), default=0.2, show_default=True, help="That are malicious")
     @click.option("--lasts", type=click.FloatRange(2), default=30.0, show_default=True, help="Seconds of virtual time")
-    def poison(share: float, lasts: float, **options: Any) -> None:
+    @click.option("--kind", type=click.Choice(KINDS), multiple=True, help="Of malice; default: all, as many of each")
+    def poison(share: float, lasts: float, kind: tuple[str, ...], **options: Any) -> None:
         """Let some members flood, forge, lie about their load and accuse others; measure what it does to the rest."""
 
         def scenario() -> Scenario:
-            from simulations.scenarios.poison import poison
+            from simulations.scenarios.poison import Malice, poison
 
-            return lambda virtual, options: poison(virtual, options, share, lasts)
+            kinds = tuple(Malice(each) for each in kind or KINDS)
+            return lambda virtual, options: poison(virtual, options, share, lasts, kinds)
 
         run("poison", scenario, **options)

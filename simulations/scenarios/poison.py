@@ -98,13 +98,15 @@ class PoisonResult:
     during: Measured
 
 
-async def poison(virtual: Virtual, options: Options, share: float, lasts_s: float) -> PoisonResult:
-    """Turn *share* of the members for *lasts_s* seconds."""
+async def poison(
+    virtual: Virtual, options: Options, share: float, lasts_s: float, kinds: Sequence[Malice] = tuple(Malice)
+) -> PoisonResult:
+    """Turn *share* of the members for *lasts_s* seconds, of all *kinds* as many."""
     async with open_world(virtual, options.nodes, degree=options.degree, progress=options.progress) as world:
         at_rest = await rest(world, options)
         draw = virtual.random("poison")
         chosen = draw.sample(range(1, options.nodes), round(share * options.nodes))  # not the issuer
-        liars = {world.members[number]: malice for number, malice in zip(chosen, cycle(Malice), strict=False)}
+        liars = {world.members[number]: malice for number, malice in zip(chosen, cycle(kinds), strict=False)}
         honest = [member for member in world.members if member not in liars]
         calls, avoided = _Calls(liars), _Avoided(world, honest)
         arrivals: list[float] = []
