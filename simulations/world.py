@@ -208,12 +208,13 @@ async def open_world(
 ) -> AsyncIterator[World]:
     """A mesh of *nodes* that know each other, linked and at rest, for the length of the block."""
     links = latencies_between(*latency_s, seed=virtual.seed)
-    async with open_network(links, virtual.random("links").random) as network, trio.open_nursery() as nursery:
-        few = max(1, degree - SPARE_LINKS)
-        world = World(virtual, network, list(_members(virtual, nodes, degree)), few, nursery)
-        with _few_collections():
+    with _few_collections():  # around the end of the world, too: there is most to collect
+        async with open_network(links, virtual.random("links").random) as network, trio.open_nursery() as nursery:
+            few = max(1, degree - SPARE_LINKS)
+            world = World(virtual, network, list(_members(virtual, nodes, degree)), few, nursery)
             await build(world, progress)
             yield world
+            progress("ending")
             nursery.cancel_scope.cancel()
 
 
