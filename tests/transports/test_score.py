@@ -165,6 +165,8 @@ async def test_an_author_has_a_rate_whoever_forwards_him() -> None:
             await author.gossip.publish(TOPIC, b"%d" % number)
         await eventually(lambda: host.gossip.statistics().dropped == 15)
         assert len(received) == 5
+        points = host.gossip._pubsub.scores.of(ID(author.peer_id.raw), trio.current_time())
+        assert points == pytest.approx(15 * Fault.OVER_RATE.value, rel=0.05)  # he sent them himself
         assert host.gossip.statistics().shunned == 0
 
 

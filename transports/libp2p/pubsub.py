@@ -305,7 +305,8 @@ class Pubsub(LibraryPubsub):
         """Judge a message and forward it if accepted. One that is not decided leaves no trace and may come again.
 
         What is beyond a forwarder's rate is dropped unread and counts against it, repeated messages too. What is beyond
-        an author's rate is dropped and counts against nobody: whoever forwarded it may have counted a little less.
+        an author's rate is dropped; it counts against the author who sends it himself, and not against who forwards it:
+        that one may have counted a little less.
         """
         own = msg_forwarder == self.my_id
         now = trio.current_time()
@@ -328,6 +329,8 @@ class Pubsub(LibraryPubsub):
                 return
             if self._authors.take(author, now):  # after the check: nobody spends another's share
                 self.dropped += 1
+                if author.raw == msg_forwarder.to_bytes():
+                    self.scores.add(msg_forwarder, Fault.OVER_RATE, now)
                 return
             verdict = self.judges[topic](peer_of(msg_forwarder), author, msg.data)
             if verdict is None:
