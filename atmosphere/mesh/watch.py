@@ -53,6 +53,10 @@ TICKS_PER_DIAL = 2
 """One dial to who is offline, every second (a tick is half of one)."""
 TICKS_PER_LOOK = 10
 """A look at all nodes for beacons that have stopped, and one round trip: links that are busy are never pinged."""
+CONTEST_S = 0.5
+"""Within this time one of those who doubt the same node at the same moment asks it to speak; the others hear that."""
+MAX_ACCUSED = 4096
+NEVER: Order = (0, 0)
 SMOOTHING = 0.3
 """Weight of the newest round trip."""
 ROUND_TRIP_TIMEOUT_S = 5.0
@@ -87,6 +91,8 @@ class Watch:
         self._witness = ProbeServer(self.check)
         self._measured = 0
         self._ticks_done = 0
+        self._accused: dict[PeerId, Order] = {}
+        """Of whom somebody has said lately that it failed, after which of its beacons."""
         self._nursery: trio.Nursery | None = None
 
     def __repr__(self) -> str:
@@ -143,8 +149,22 @@ class Watch:
         """A neighbour believes otherwise of *peer*, and both know its beacon in *order*: let it speak for itself."""
         if peer == self._table.me:
             self._refute()
-        else:
-            self._start(self._tell, Statement(peer, order, Evidence.SILENT))
+        elif self._accused.get(peer, NEVER) < order:
+            self._start(self._ask_to_speak, peer, order)
+
+    async def _ask_to_speak(self, peer: PeerId, order: Order) -> None:
+        """Accuse *peer*, so that it answers; after a random while, because at a heal many find the same at once."""
+        await trio.sleep(CONTEST_S * self._env.random.random())
+        node = self._table.nodes.get(peer)
+        if node is None or node.beacon is None or node.beacon.order > order or self._accused.get(peer, NEVER) >= order:
+            return  # it has spoken, or somebody has asked it to
+        self._note_accused(peer, order)
+        await self._tell(Statement(peer, order, Evidence.SILENT))
+
+    def _note_accused(self, peer: PeerId, order: Order) -> None:
+        self._accused[peer] = max(order, self._accused.get(peer, NEVER))
+        if len(self._accused) > MAX_ACCUSED:
+            del self._accused[next(iter(self._accused))]
 
     def left(self, peer: PeerId) -> None:
         """*peer* said goodbye, or is put out: its end says nothing about its health."""
@@ -170,6 +190,7 @@ class Watch:
             return Taken.OLD
         evidence = Evidence.REFUSED if suspicion.refused else Evidence.SILENT
         statement = Statement(suspicion.subject, suspicion.order, evidence)
+        self._note_accused(suspicion.subject, suspicion.order)
         news = self.detector.worth_passing(statement, author)
         self._act(self.detector.stated(statement, author, self._env.monotonic()))
         return Taken.NEW if news else Taken.OLD
