@@ -12,5 +12,7 @@ def test_tables_follow_who_comes_and_goes() -> None:
     assert 0 < found["mean"]["ghosts"] <= found["worst"]["ghosts"] < 0.3
     assert 0 < found["mean"]["missing"] <= found["worst"]["missing"] < 0.5
     assert len(found["over_time"]) == 2
-    assert found["avoided_ms"]["goodbye"]["max"] < 2000
-    assert found["avoided_ms"]["killed"]["max"] < 2000 < found["avoided_ms"]["silent"]["max"] < 11_000
+    for ended in ("goodbye", "killed"):
+        assert found["avoided_ms"][ended]["p50"] < 500
+        assert found["avoided_ms"][ended]["max"] < 5000  # who is just joining hears of it by sync
+    assert 2000 < found["avoided_ms"]["silent"]["max"] < 11_000
