@@ -15,6 +15,7 @@ from collections.abc import Iterable
 import trio
 
 from transports.stream import Stream
+from transports.varint import encode_varint
 
 READ_SIZE = 64 * 1024
 """Bytes asked of the stream at once: more than a Noise message can carry, so a read is never cut short by us."""
@@ -35,31 +36,16 @@ class FrameError(Exception):
         self.reason = reason
 
 
-_SHORT = [bytes((length,)) for length in range(128)]
-
-
-def encode_length(length: int) -> bytes:
-    """*length* as an unsigned varint in its shortest form."""
-    if length < 128:
-        return _SHORT[length]
-    out = bytearray()
-    while length > 127:
-        out.append(length & 127 | 128)
-        length >>= 7
-    out.append(length)
-    return bytes(out)
-
-
 def encode_frame(payload: bytes) -> bytes:
     """*payload* behind its length. The protocol's maximum is the caller's to keep."""
-    return encode_length(len(payload)) + payload
+    return encode_varint(len(payload)) + payload
 
 
 def encode_frames(payloads: Iterable[bytes]) -> bytes:
     """Several frames in one piece, for one write."""
     parts: list[bytes] = []
     for payload in payloads:
-        parts.append(encode_length(len(payload)))
+        parts.append(encode_varint(len(payload)))
         parts.append(payload)
     return b"".join(parts)
 

@@ -51,6 +51,7 @@ PURE = [
     "protocols.probe.messages",
     "protocols.sync.summary",
     "transports.peer_id",
+    "transports.varint",
 ]
 
 

@@ -16,8 +16,8 @@ from collections import deque
 import trio
 
 from protocols.call.limits import CallLimits
-from protocols.framing import encode_length
 from transports.stream import Stream
+from transports.varint import encode_varint
 
 
 class FrameWriter:
@@ -102,7 +102,7 @@ class FrameWriter:
                     payload = queue.popleft()
                     size += len(payload)
                     frames += 1
-                    batch.append(encode_length(len(payload)))
+                    batch.append(encode_varint(len(payload)))
                     batch.append(payload)
                 data = b"".join(batch)
                 batch.clear()

@@ -15,10 +15,11 @@ from protocols.call.errors import CallError, Code
 from protocols.call.limits import CallLimits
 from protocols.call.messages import IncomingCall, IncomingSubscription
 from protocols.call.server import CallServer, Emit, EmitEvent
-from protocols.framing import FrameReader, encode_frame, encode_length
+from protocols.framing import FrameReader, encode_frame
 from tests.protocols.calls import ALICE, BOB, CARD, line, opening, raw_caller
 from transports.peer_id import PeerId
 from transports.stream import MemoryStream, Stream, StreamClosed, memory_stream_pair
+from transports.varint import encode_varint
 
 
 async def handler(call: IncomingCall, emit: Emit) -> bytes:
@@ -36,7 +37,7 @@ def data(size: int) -> pb.Frame:
 
 
 BROKEN_STREAMS = [
-    pytest.param(encode_length(17 << 20) + b"x", "is the maximum here", id="oversize frame"),
+    pytest.param(encode_varint(17 << 20) + b"x", "is the maximum here", id="oversize frame"),
     pytest.param(b"\xff" * 10, "more than 10 bytes", id="endless length"),
     pytest.param(b"\x81\x00", "shortest form", id="overlong length"),
     pytest.param(encode_frame(b"\xff\xff\xff"), "not a protobuf", id="garbage"),
@@ -298,7 +299,7 @@ async def answered(*frames: bytes) -> tuple[CallError, CallClient]:
 
 BROKEN_CALLEES = [
     pytest.param(b"\x81\x00", "shortest form", id="overlong length"),
-    pytest.param(encode_length(17 << 20), "is the maximum here", id="oversize frame"),
+    pytest.param(encode_varint(17 << 20), "is the maximum here", id="oversize frame"),
     pytest.param(encode_frame(b"\xff\xff\xff"), "not a protobuf", id="garbage"),
     pytest.param(framed(pb.Frame(call=2, result=pb.Result())), "never opened", id="unknown call"),
     pytest.param(framed(opening(1)), "'open' from the callee", id="open from callee"),

@@ -9,9 +9,10 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.framing import FrameDecoder, FrameError, FrameReader, encode_frame, encode_frames, encode_length
+from protocols.framing import FrameDecoder, FrameError, FrameReader, encode_frame, encode_frames
 from transports.peer_id import PeerId
 from transports.stream import MemoryStream, StreamClosed, memory_stream_pair
+from transports.varint import encode_varint
 
 MAX = 1000
 
@@ -50,7 +51,7 @@ def test_arbitrary_bytes_give_the_same_answer_however_they_are_cut(data: bytes, 
 
 @given(st.integers(min_value=0, max_value=2**64 - 1))
 def test_lengths_are_in_their_shortest_form(length: int) -> None:
-    encoded = encode_length(length)
+    encoded = encode_varint(length)
     assert len(encoded) == max(1, -(-length.bit_length() // 7))
     assert sum((byte & 127) << 7 * i for i, byte in enumerate(encoded)) == length
 
@@ -91,7 +92,7 @@ def test_a_broken_decoder_stays_broken() -> None:
 
 def test_memory_follows_what_arrived_not_what_was_claimed() -> None:
     decoder = FrameDecoder(1 << 30)
-    decoder.feed(encode_length(1 << 30) + b"only this")
+    decoder.feed(encode_varint(1 << 30) + b"only this")
     assert decoder._rest.__sizeof__() < 200
 
 

@@ -10,7 +10,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.framing import encode_frame, encode_length
+from protocols.framing import encode_frame
 from protocols.join import join_pb2 as pb
 from protocols.join.client import ask
 from protocols.join.messages import (
@@ -33,6 +33,7 @@ from protocols.join.server import TIMEOUT_S, serve_join
 from transports.peer_id import PeerId
 from transports.rates import TokenBuckets
 from transports.stream import MemoryStream, StreamClosed, memory_stream_pair
+from transports.varint import encode_varint
 
 A, B = PeerId.from_public_key(bytes(32)), PeerId.from_public_key(bytes([1]) * 32)
 ENROL = Enrol(b"invite", "laptop")
@@ -116,7 +117,7 @@ async def reset_or_reply(stream: MemoryStream) -> Reply | None:
 
 
 @pytest.mark.parametrize(("sent", "closes", "told"), [
-    (encode_length(MAX_FRAME + 1), False, False),
+    (encode_varint(MAX_FRAME + 1), False, False),
     (b"\xff" * 11, False, False),
     (b"\x80\x00", False, False),
     (encode_frame(b"x" * 50)[:20], True, False),
@@ -206,7 +207,7 @@ async def test_a_judge_that_raises_leaves_no_open_stream(autojump_clock: trio.te
 
 
 @pytest.mark.parametrize(("answer", "words"), [
-    (b"", "without an answer"), (encode_frame(b"\xff"), "damaged"), (encode_length(MAX_FRAME + 1), "maximum"),
+    (b"", "without an answer"), (encode_frame(b"\xff"), "damaged"), (encode_varint(MAX_FRAME + 1), "maximum"),
     (encode_frame(b"x" * 9)[:5], "broke off"),
     (encode_frame(pb.Reply(version=1).SerializeToString()), "says nothing"),
 ])

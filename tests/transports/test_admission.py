@@ -11,8 +11,8 @@ from libp2p.pubsub.pb import rpc_pb2
 from tests.transports.support import CONFIG, TOPIC, connect, echo, eventually, hosts, victim
 from transports.errors import PeerUnreachable
 from transports.gossip import GossipMessage, Verdict
-from transports.libp2p.gossip_frames import encode_varint
 from transports.stream import Stream, StreamClosed
+from transports.varint import encode_varint
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 

@@ -25,13 +25,13 @@ from tests.transports.support import CONFIG, TOPIC, Kind, Victim, answers, event
 from transports.errors import ListenError, PeerUnreachable
 from transports.gossip import GossipMessage, Verdict
 from transports.host import Host, open_host
-from transports.libp2p.gossip_frames import encode_varint
 from transports.libp2p.gossipsub import GossipSub, make_router
 from transports.libp2p.swarm import Swarm
 from transports.libp2p.tcp import Tcp
 from transports.libp2p.upgrader import Upgrader
 from transports.libp2p.yamux import Yamux
 from transports.stream import StreamClosed
+from transports.varint import encode_varint
 
 both = pytest.mark.parametrize("kind", ["ours", "bare"])
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")

@@ -17,9 +17,9 @@ from tests.transports.support import CONFIG, TOPIC, answers, connect, echo, even
 from transports.addresses import split_peer
 from transports.errors import PeerUnreachable
 from transports.gossip import Verdict
-from transports.libp2p.gossip_frames import encode_varint
 from transports.libp2p.multistream import encode_line
 from transports.stream import StreamClosed
+from transports.varint import encode_varint
 
 FAST = replace(CONFIG, handshake_timeout=0.5, negotiation_timeout=0.5)
 MULTISTREAM = encode_line("/multistream/1.0.0")

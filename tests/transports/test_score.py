@@ -15,8 +15,8 @@ from libp2p.pubsub.score import PeerScorer, ScoreParams, TopicScoreParams
 from tests.transports.support import CONFIG, TOPIC, connect, eventually, hosts
 from transports.gossip import GossipMessage, Verdict
 from transports.host import Host
-from transports.libp2p.gossip_frames import encode_varint
 from transports.score import CAPACITY, HALF_LIFE, LIMIT, MUTE_AT, PRUNE_AT, Fault, Scores
+from transports.varint import encode_varint
 
 
 @given(st.lists(st.tuples(st.sampled_from(Fault), st.floats(0, 300)), max_size=60))

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from libp2p.pubsub.pb import rpc_pb2
 
+from transports.varint import encode_varint
+
 
 def frame_of(rpc: rpc_pb2.RPC) -> bytes:
     """The bytes of *rpc* as they travel."""
     data = rpc.SerializeToString()
     return encode_varint(len(data)) + data
-
-
-def encode_varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def split_frame(buffer: bytes, limit: int) -> tuple[bytes | None, bytes]:
