@@ -150,14 +150,14 @@ async def _watch_loop(world: Any, late: list[float]) -> None:
 def simulated(nodes: int, seed: int, news: int, latency_s: tuple[float, float]) -> Figures:
     """In virtual time, over the memory network."""
     from simulations.virtual import Virtual, run
-    from simulations.world import DEGREE, World, _few_collections, _members, build
+    from simulations.world import DEGREE, World, build, few_collections, make_members
     from transports.memory import latencies_between, open_network
 
     async def main(virtual: Virtual) -> Figures:
         links = latencies_between(*latency_s, seed=seed)
         async with open_network(links, virtual.random("links").random) as network, trio.open_nursery() as nursery:
-            world = World(virtual, network, list(_members(virtual, nodes, DEGREE)), 0, nursery)
-            with _few_collections():
+            world = World(virtual, network, list(make_members(virtual, nodes, DEGREE)), 0, nursery)
+            with few_collections():
                 await build(world, lambda text: None)
                 found = await figures(world, news)
             nursery.cancel_scope.cancel()
@@ -171,16 +171,16 @@ def real(nodes: int, seed: int, news: int, latency_s: tuple[float, float]) -> Fi
     from atmosphere.env import SystemEnv
     from simulations.loopback import LoopbackNetwork, LoopbackWorld
     from simulations.virtual import Virtual
-    from simulations.world import DEGREE, _few_collections, _members, build
+    from simulations.world import DEGREE, build, few_collections, make_members
     from transports.memory import latencies_between
 
     async def main() -> Figures:
         virtual = Virtual(seed, trio.current_time)  # for what follows from the seed: keys, topology, whose news
         async with trio.open_nursery() as carriers, trio.open_nursery() as nursery:
             network = LoopbackNetwork(latencies_between(*latency_s, seed=seed), carriers)
-            members = list(_members(virtual, nodes, DEGREE, lambda name: SystemEnv()))
+            members = list(make_members(virtual, nodes, DEGREE, lambda name: SystemEnv()))
             world = LoopbackWorld(virtual, network, members, 0, nursery)
-            with _few_collections():
+            with few_collections():
                 await build(world, lambda text: None)
                 found = await figures(world, news)
             nursery.cancel_scope.cancel()

@@ -138,17 +138,19 @@ class World:
                 host.gossip = self.meter.attach(member.number, host.peer_id, host.gossip)
                 yield host
 
-        config = Config(listen=LISTEN, mdns=False, probe=False, grace_s=0.0, neighbours=self.few)
         store = Store.memory(member.env)
         parts = Parts(MemoryKeyring(member.identity), store, self._embedder, (member.worker,))
         try:
             with trio.CancelScope() as member.scope:
-                async with run_node(parts, config, member.env, open_host=opened) as member.running:
+                async with run_node(parts, self._settings(member), member.env, open_host=opened) as member.running:
                     task_status.started()
                     await trio.sleep_forever()
         finally:
             member.running = None
             store.close()
+
+    def _settings(self, member: Member) -> Config:
+        return Config(listen=LISTEN, mdns=False, probe=False, grace_s=0.0, neighbours=self.few)
 
     def _open_host(self, settings: HostConfig, seed: bytes) -> AbstractAsyncContextManager[Host]:
         return open_host(settings, seed, self.network)
@@ -208,10 +210,10 @@ async def open_world(
 ) -> AsyncIterator[World]:
     """A mesh of *nodes* that know each other, linked and at rest, for the length of the block."""
     links = latencies_between(*latency_s, seed=virtual.seed)
-    with _few_collections():  # around the end of the world, too: there is most to collect
+    with few_collections():  # around the end of the world, too: there is most to collect
         async with open_network(links, virtual.random("links").random) as network, trio.open_nursery() as nursery:
             few = max(1, degree - SPARE_LINKS)
-            world = World(virtual, network, list(_members(virtual, nodes, degree)), few, nursery)
+            world = World(virtual, network, list(make_members(virtual, nodes, degree)), few, nursery)
             await build(world, progress)
             yield world
             progress("ending")
@@ -235,9 +237,10 @@ async def build(world: World, progress: Progress) -> None:
     gc.freeze()
 
 
-def _members(
+def make_members(
     virtual: Virtual, nodes: int, degree: int, env: Callable[[str], Env] | None = None
 ) -> Iterator[Member]:
+    """Members of one mesh, with keys, work and neighbours that follow from the seed. *env*: of each by name."""
     env = env or virtual.env
     names = [f"n{number}" for number in range(nodes)]
     keys = [virtual.key(name) for name in names]
@@ -326,7 +329,7 @@ def _clocked(world: World, step: str) -> Iterator[None]:
 
 
 @contextmanager
-def _few_collections() -> Iterator[None]:
+def few_collections() -> Iterator[None]:
     """Python looks for garbage in cycles rarely: a large world is mostly things that stay."""
     before = gc.get_threshold()
     gc.set_threshold(200_000, 20, 1000)

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import trio
 
 from atmosphere.config import Config
-from atmosphere.identity import MemoryKeyring
-from atmosphere.node import Parts, run_node
-from atmosphere.store import Store
 from simulations.scenarios.running import Options
 from simulations.virtual import Virtual
 from simulations.world import (
-    FIRST_WORDS_S,
     LATENCY_S,
-    LISTEN,
     SPARE_LINKS,
     Member,
     World,
-    _few_collections,
-    _members,
-    acquaint,
+    build,
+    few_collections,
+    make_members,
     topology,
 )
-from transports.config import HostConfig
-from transports.host import Host, open_host
 from transports.memory import MemoryNetwork, latencies_between, open_network
 
 BOOTSTRAPS = 3
@@ -59,27 +53,10 @@ class GrowingWorld(World):
         await self.start(member)
         return member
 
-    async def _live(self, member: Member, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """As its parent's, with bootstrap nodes in the settings."""
-
-        @asynccontextmanager
-        async def opened(settings: HostConfig, seed: bytes) -> AsyncIterator[Host]:
-            async with open_host(settings, seed, self.network) as host:
-                host.gossip = self.meter.attach(member.number, host.peer_id, host.gossip)
-                yield host
-
-        known = self._bootstrap if member.number >= self._first else ()
-        config = Config(listen=LISTEN, mdns=False, probe=False, grace_s=0.0, neighbours=self.few, bootstrap=known)
-        store = Store.memory(member.env)
-        parts = Parts(MemoryKeyring(member.identity), store, self._embedder, (member.worker,))
-        try:
-            with trio.CancelScope() as member.scope:
-                async with run_node(parts, config, member.env, open_host=opened) as member.running:
-                    task_status.started()
-                    await trio.sleep_forever()
-        finally:
-            member.running = None
-            store.close()
+    def _settings(self, member: Member) -> Config:
+        """As its parent's, with the bootstrap nodes for who joins."""
+        settings = super()._settings(member)
+        return settings if member.number < self._first else replace(settings, bootstrap=self._bootstrap)
 
 
 @asynccontextmanager
@@ -87,20 +64,14 @@ async def open_growing(virtual: Virtual, options: Options, first: int, coming: i
     """A mesh of *first* nodes as of :func:`simulations.world.open_world`; *coming* more may join it."""
     links = latencies_between(*LATENCY_S, seed=virtual.seed)
     async with open_network(links, virtual.random("links").random) as network, trio.open_nursery() as nursery:
-        with _few_collections():
-            everybody = list(_members(virtual, first + coming, options.degree))
+        with few_collections():
+            everybody = list(make_members(virtual, first + coming, options.degree))
             graph = topology(first, options.degree, virtual.random("topology of the first"))
             for member in everybody:
                 member.neighbours = graph[member.number] if member.number < first else set()
             few = max(1, options.degree - SPARE_LINKS)
             world = GrowingWorld(virtual, network, everybody[:first], few, nursery, everybody[first:])
-            options.progress(f"starting {first} nodes")
-            for member in world.members:
-                await world.start(member)
-            await trio.sleep(FIRST_WORDS_S)
-            acquaint(world)
-            options.progress("linking them")
-            await world.link_all()
+            await build(world, options.progress)
             yield world
             nursery.cancel_scope.cancel()
 
