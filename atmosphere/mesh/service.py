@@ -95,7 +95,11 @@ class Mesh:
         self.library = Library()
         self.trust = Trust(identity().mesh, store, env, self._trust_changed, membership_s)
         self.members = Members(identity().mesh, self.trust, self.library, env)
-        hooks = Hooks(on_card, on_vector, self._heard_of_myself, self._contest, self._proves)
+        hooks = Hooks(
+            on_card, on_vector, self._heard_of_myself,
+            contested=lambda peer, order: self.watch.contest(peer, order),  # the watch comes last, it needs the others
+            proves=lambda peer, order: self.watch.proves(peer, order),
+        )
         self.intake = Intake(table, self.library, self.members, env, hooks)
         self.neighbours = Neighbours(
             host, identity, self.trust, self.members, self.intake, self.library, table, env, agent, self._joined,
@@ -230,12 +234,6 @@ class Mesh:
 
     def _speak_now(self) -> None:
         self._speak.set()
-
-    def _proves(self, peer: PeerId, order: tuple[int, int]) -> bool:
-        return self.watch.proves(peer, order)
-
-    def _contest(self, peer: PeerId, order: tuple[int, int]) -> None:
-        self.watch.contest(peer, order)
 
     def _heard_of_myself(self, order: tuple[int, int]) -> None:
         if self._announcer.jump(order):
