@@ -67,6 +67,8 @@ class Member:
     neighbours: set[int] = field(default_factory=set)
     scope: trio.CancelScope | None = None
     running: Node | None = None
+    store: Store | None = None
+    """Its disk: it outlives the process, so a node that runs again knows how often it has."""
 
     def __repr__(self) -> str:
         return f"<Member {self.number}, {'runs' if self.running else 'does not run'}>"
@@ -138,7 +140,7 @@ class World:
                 host.gossip = self.meter.attach(member.number, host.peer_id, host.gossip)
                 yield host
 
-        store = Store.memory(member.env)
+        member.store = store = member.store or Store.memory(member.env)
         parts = Parts(MemoryKeyring(member.identity), store, self._embedder, (member.worker,))
         try:
             with trio.CancelScope() as member.scope:
@@ -147,7 +149,8 @@ class World:
                     await trio.sleep_forever()
         finally:
             member.running = None
-            store.close()
+            if self._nursery.cancel_scope.cancel_called:  # the world ends
+                store.close()
 
     def _settings(self, member: Member) -> Config:
         return Config(listen=LISTEN, mdns=False, probe=False, grace_s=0.0, neighbours=self.few)
@@ -207,13 +210,18 @@ async def open_world(
     degree: int = DEGREE,
     latency_s: tuple[float, float] = LATENCY_S,
     progress: Progress = lambda text: None,
+    dress: Callable[[Member], None] = lambda member: None,
 ) -> AsyncIterator[World]:
-    """A mesh of *nodes* that know each other, linked and at rest, for the length of the block."""
+    """A mesh of *nodes* that know each other, linked and at rest, for the length of the block.
+
+    *dress*: called with each member before its node runs; may give it another worker."""
     links = latencies_between(*latency_s, seed=virtual.seed)
     with few_collections():  # around the end of the world, too: there is most to collect
         async with open_network(links, virtual.random("links").random) as network, trio.open_nursery() as nursery:
             few = max(1, degree - SPARE_LINKS)
             world = World(virtual, network, list(make_members(virtual, nodes, degree)), few, nursery)
+            for member in world.members:
+                dress(member)
             await build(world, progress)
             yield world
             progress("ending")

@@ -40,11 +40,11 @@ class Measured:
 @contextmanager
 def measured(world: World) -> Iterator[Callable[[], Measured]]:
     """Measure the block; the result may be asked for once it has ended, or within it."""
-    began, cpu, (frames, octets) = trio.current_time(), cpu_s(), _traffic(world)
+    began, cpu, (frames, octets) = trio.current_time(), cpu_s(), traffic(world)
 
     def so_far() -> Measured:
         seconds, nodes = trio.current_time() - began, len(world.members)
-        frames_now, octets_now = _traffic(world)
+        frames_now, octets_now = traffic(world)
         share = 1 / (seconds * nodes)
         return Measured(
             round(seconds, 3),
@@ -56,9 +56,10 @@ def measured(world: World) -> Iterator[Callable[[], Measured]]:
     yield so_far
 
 
-def _traffic(world: World) -> tuple[int, int]:
+def traffic(world: World) -> tuple[int, int]:
+    """Frames and bytes that all nodes together have sent."""
     peers = world.network.statistics().peers.values()
-    return sum(traffic.sent_frames for traffic in peers), sum(traffic.sent_bytes for traffic in peers)
+    return sum(of.sent_frames for of in peers), sum(of.sent_bytes for of in peers)
 
 
 async def rest(world: World, options: Options) -> Measured:

@@ -180,9 +180,15 @@ class MemoryNetwork:
                 end.broken("this host was killed")
 
     def stall(self, peer: PeerId) -> None:
-        """The process of *peer* stands still until :meth:`heal`: nothing it says leaves, what it is told waits."""
+        """The process of *peer* stands still until :meth:`wake` or :meth:`heal`: nothing that it says leaves,
+        what it is told waits."""
         if self.place(peer).condition is Condition.RUNS:
             self._become(self.place(peer), Condition.STALLED)
+
+    def wake(self, peer: PeerId) -> None:
+        """End the stall of *peer* alone."""
+        if self.place(peer).condition is Condition.STALLED:
+            self._become(self.place(peer), Condition.RUNS)
 
     def part(self, groups: Iterable[Collection[PeerId]], reset_after: float | None = None) -> None:
         """Cut every link between two of *groups*; peers in none of them are a group too. Replaces an earlier parting.
