@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simulations.cli_membership import register
+from simulations import cli_load, cli_membership
 from simulations.hashing import fix_hashing
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ def _run(
     click.echo(json.dumps(found) if as_json else text(found))
 
 
-register(simulate, common, _run)
+cli_membership.register(simulate, common, _run)
+cli_load.register(simulate, common, _run)
 
 
 class _Progress:
