@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -75,7 +74,6 @@ async def figures(world: Any, count: int) -> Figures:
     from simulations.metrics import quantile
     from simulations.scenarios.spread import SERIAL_BYTES, tell
 
-    copies = _counted(world)
     draw = world.virtual.random("spread")
     authors = [draw.randrange(len(world.members)) for _ in range(count)]
     late: list[float] = []
@@ -88,15 +86,13 @@ async def figures(world: Any, count: int) -> Figures:
             tries: list[_Told] = []
             while not tries or (tries[-1].late_s > QUIET_S and len(tries) < TRIES and again < count):
                 again += bool(tries)
-                copies.clear()
                 late.clear()
                 name = number + 2 * count * len(tries)  # of the same kind, a card or a revocation
                 piece = await tell(world, name, author, draw.randbytes(SERIAL_BYTES))
                 assert piece.said is not None, "an author's gossip has the news"
-                (data,) = [data for data, said in world.meter.said.items() if said is piece.said]
                 arrivals = [found for node, found in piece.said.heard.items() if node != piece.author.number]
                 late_s = sum(late) / max(1, len(late))
-                tries.append(_Told(tuple(arrivals), copies.get(data, 0), late_s, max(late, default=0.0)))
+                tries.append(_Told(tuple(arrivals), piece.said.copies, late_s, max(late, default=0.0)))
             told.append(min(tries, key=lambda told: told.late_s))
         nursery.cancel_scope.cancel()
     for member in world.members:
@@ -119,24 +115,6 @@ async def figures(world: Any, count: int) -> Figures:
         latest_ms=round(1000 * max(piece.latest_s for piece in told), 1),
         told_again=again,
     )
-
-
-def _counted(world: Any) -> dict[bytes, int]:
-    """How often each message comes to a node, from now on: also those that it has and throws away."""
-    copies: dict[bytes, int] = {}
-
-    def counting(push: Callable[..., Awaitable[None]], own: Any) -> Callable[..., Awaitable[None]]:
-        async def push_msg(forwarder: Any, message: Any) -> None:
-            if forwarder != own and message.data in world.meter.said:
-                copies[message.data] = copies.get(message.data, 0) + 1
-            await push(forwarder, message)
-
-        return push_msg
-
-    for member in world.members:
-        pubsub = member.node.host.gossip._pubsub
-        pubsub.push_msg = counting(pubsub.push_msg, pubsub.my_id)
-    return copies
 
 
 async def _watch_loop(world: Any, late: list[float]) -> None:
