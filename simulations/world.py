@@ -12,7 +12,6 @@ import gc
 import random  # noqa: TID251  # type only; generators come from the virtual world
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from copy import copy
 from dataclasses import dataclass, field
 from math import inf
 
@@ -25,7 +24,7 @@ from atmosphere.env import Env
 from atmosphere.identity import Identity, MemoryKeyring
 from atmosphere.node import Node, Parts, run_node
 from atmosphere.store import Store
-from protocols.sync.messages import Key, Kind, Presence, Record
+from simulations.acquaint import acquaint
 from simulations.metrics import Meter
 from simulations.twins import Worker, card_about, identities
 from simulations.virtual import Virtual, cpu_s
@@ -48,8 +47,6 @@ DIAL_WITHIN_S = 0.1
 """Links are dialled at times spread over so long: before the nodes, a second old, look for neighbours themselves."""
 READY_WITHIN_S = 60.0
 LOOK_EVERY_S = 0.1
-TAKE_IN = (Kind.MEMBERSHIP, Kind.BEACON, Kind.OFFER, Kind.CARD, Kind.VECTOR)
-"""In this order every record finds what it rests on."""
 
 adapter_kinds()  # what they import must be there before the virtual world puts its stand-ins in place
 
@@ -237,7 +234,7 @@ async def build(world: World, progress: Progress) -> None:
         await trio.sleep(FIRST_WORDS_S)
     progress("filling their tables")
     with _clocked(world, "tables"):
-        acquaint(world)
+        acquaint(world.running)
     progress("linking them")
     with _clocked(world, "links"):
         await world.link_all()
@@ -271,62 +268,6 @@ def topology(nodes: int, degree: int, draw: random.Random) -> list[set[int]]:
                 neighbours[left].add(right)
                 neighbours[right].add(left)
     return neighbours
-
-
-def acquaint(world: World) -> None:
-    """Give every node what all nodes have to say of themselves.
-
-    The first node takes everything in through the door that anti-entropy uses, and is believed by the others: they take
-    its own records and all cards in that way too, and copy its table and library for the rest. (Each signature would
-    otherwise be checked by each node: 0.3 ms for each pair.)
-    """
-    first, *others = world.running
-    records = {kind: _said(world, kind) for kind in TAKE_IN}
-    _take_in(first, records, world)
-    own = first.node.announcer
-    of_first = {
-        **records,
-        Kind.MEMBERSHIP: _only(records[Kind.MEMBERSHIP], first.identity.chain_digest),
-        Kind.BEACON: _only(records[Kind.BEACON], first.peer.public_key),
-        Kind.OFFER: _only(records[Kind.OFFER], own.offer_digest),
-    }
-    for member in others:
-        _take_in(member, of_first, world)
-        _believe(member, first, records)
-
-
-def _said(world: World, kind: Kind) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = {}
-    for member in world.running:
-        library = member.node.mesh.library
-        for name in list(library.keys(kind)):
-            found[name] = library.get(Key(kind, name)) or b""
-    return found
-
-
-def _only(records: dict[bytes, bytes], name: bytes) -> dict[bytes, bytes]:
-    return {name: records[name]}
-
-
-def _take_in(member: Member, records: dict[Kind, dict[bytes, bytes]], world: World) -> None:
-    believed = {other.peer.public_key: Presence.ALIVE for other in world.running}
-    intake, library = member.node.mesh.intake, member.node.mesh.library
-    for kind in TAKE_IN:
-        for name, body in records[kind].items():
-            if Key(kind, name) not in library:
-                intake.take(Key(kind, name), Record(kind, body), None, believed)
-
-
-def _believe(member: Member, first: Member, records: dict[Kind, dict[bytes, bytes]]) -> None:
-    mesh = member.node.mesh
-    for kind in (Kind.MEMBERSHIP, Kind.BEACON, Kind.OFFER):
-        for name, body in records[kind].items():
-            mesh.library.put(Key(kind, name), body)
-    for peer, known in first.node.table.nodes.items():
-        if peer not in mesh.table.nodes and known.beacon is not None:
-            mesh.table.nodes[peer] = copy(known)
-            mesh.watch.proves(peer, known.beacon.order)
-    mesh.table.version += 1
 
 
 @contextmanager

@@ -19,7 +19,7 @@ away, until its refutation comes by.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from math import inf
 
@@ -106,6 +106,10 @@ class Detector:
         """Whether *peer* is suspected or declared dead now."""
         found = self._beliefs.get(peer)
         return found is not None and found.acted_on
+
+    def start_from(self, orders: MutableMapping[PeerId, Order]) -> None:
+        """Know the last beacons of the others and of this node by *orders*, and keep them there."""
+        self._hearsay.start_from(orders)
 
     # -- time -----------------------------------------------------------------------------------------------------
 

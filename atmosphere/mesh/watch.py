@@ -323,8 +323,9 @@ class Watch:
     def _note_round_trip(self, peer: PeerId, seconds: float) -> None:
         node = self._table.nodes.get(peer)
         if node is not None:
-            measured = seconds * 1000
-            node.rtt_ms = measured if node.rtt_ms is None else (1 - SMOOTHING) * node.rtt_ms + SMOOTHING * measured
+            measured, usual = seconds * 1000, node.rtt_ms
+            usual = measured if usual is None else (1 - SMOOTHING) * usual + SMOOTHING * measured
+            self._table.measured(peer, usual)
 
 
 async def _asked(stream: Stream, subject: PeerId, timeout_s: float) -> ProbeOutcome:

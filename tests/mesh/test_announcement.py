@@ -44,7 +44,7 @@ class Hearer:
     def __init__(self) -> None:
         self.table = GradientTable(ME)
         library = Library()
-        trust = Trust(MESH, Store.memory(ENV), ENV, lambda record: None, kept_s=86400)
+        trust = Trust(MESH, Store.memory(ENV), ENV, lambda *_: None, kept_s=86400)
         hooks = Hooks(lambda card, _: None, lambda vector: None, lambda order: None)
         self.intake = Intake(self.table, library, Members(MESH, trust, library, ENV), ENV, hooks)
 

@@ -24,7 +24,7 @@ def offer(*cards: bytes, name: str = "gpu") -> Offer:
 @pytest.fixture
 def table() -> GradientTable:
     table = GradientTable(ME)
-    table.node(ME, 0.0).path = Path.LOCAL
+    table.connected(ME, Path.LOCAL, 0.0)
     table.observe(OTHER, BEACON, membership_of(OTHER), 0.0)
     table.offered(OTHER, offer(CARD_ID))
     table.described(CARD_ID, CARD)
