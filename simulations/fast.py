@@ -7,16 +7,14 @@ them; tests/simulations/test_fidelity.py compares the two.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import trio._core._run as scheduler
-from libp2p.abc import INetStream
-from libp2p.stream_muxer.exceptions import MuxedStreamError
 from nacl.bindings import crypto_sign_open
 
 from atmosphere.capabilities.offer import Offer
@@ -28,10 +26,6 @@ from simulations import acquaint
 from simulations.shared import Shared
 from simulations.virtual.stand_ins import WATCHED
 from transports.libp2p.host import LibraryHost
-from transports.libp2p.muxed_stream import MuxedStream
-from transports.libp2p.pubsub import READ_SIZE, Pubsub
-
-T = TypeVar("T")
 
 REMEMBERED = 1 << 18
 """Signatures; 16 bytes and a set entry each."""
@@ -103,38 +97,6 @@ def _identify() -> Iterator[None]:
 
 
 @contextmanager
-def _gossip() -> Iterator[None]:
-    async def read(self: Pubsub, stream: INetStream) -> None:
-        muxed = cast(MuxedStream, stream.muxed_stream)  # type: ignore[attr-defined]
-        rest: bytes | None = b""
-
-        def take(payload: bytes) -> None:
-            nonlocal rest
-            if rest is not None and muxed.reset_reason is None and not muxed.fin_received:
-                rest = _at_once(self.take_frames(muxed, rest + payload))
-
-        if muxed.buffered:
-            rest = _at_once(self.take_frames(muxed, await muxed.read(READ_SIZE)))
-        muxed.on_data = take  # type: ignore[method-assign]
-        try:
-            await muxed.read(1)  # nothing comes this way any more: it waits for the end
-        except MuxedStreamError:
-            return
-
-    with _set(Pubsub, "continuously_read_stream", read):
-        yield
-
-
-def _at_once(call: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that does not wait."""
-    try:
-        call.send(None)
-    except StopIteration as done:
-        return cast(T, done.value)
-    raise RuntimeError(f"{call!r} waits; the acceleration 'gossip' relies on it not to")
-
-
-@contextmanager
 def _tables() -> Iterator[None]:
     with _set(acquaint, "own", Shared):
         yield
@@ -182,12 +144,6 @@ ACCELERATIONS = (
         "A record that one node has read is not read again by the next: all hold the same values, none of which can "
         "be changed. No outcome differs; processor time and memory of a node are no longer what they would be.",
         _records,
-    ),
-    Acceleration(
-        "gossip",
-        "Gossip frames are handled in the instant of their arrival, not by the task that reads the stream: no waiting "
-        "for one's turn among other tasks of that instant, and no flow control on gossip streams.",
-        _gossip,
     ),
     Acceleration(
         "tables",

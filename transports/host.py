@@ -394,7 +394,7 @@ async def _running(
         if protocol != PING and protocol is not None and handler is not None:
             host._register_library(str(protocol), handler)
     library_host.multiselect.handlers = cast(Any, host._handlers)  # identify lists the keys; nothing calls the values
-    host.handle(PING, serve_ping, public=True)
+    host._register(PING, serve_ping, public=True)
     router = make_router()
     pubsub = Pubsub(library_host, router, config, lambda peer: PeerId(peer.to_bytes()) in host._admitted)
 

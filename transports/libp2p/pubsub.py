@@ -17,8 +17,9 @@ Delete override by override when its test passes on the bare library.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, cast
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import trio
 from google.protobuf.message import DecodeError
@@ -141,7 +142,7 @@ class Pubsub(LibraryPubsub):
         Returns after the first attempt, successful or not. A second call while one runs does nothing.
         """
         if peer_id not in self._peer_scopes and self._admitted(peer_id):
-            await nursery.start(self._run_peer, peer_id)
+            await nursery.start(self._run_peer, peer_id, nursery)
 
     def stop_peer(self, peer_id: ID) -> None:
         """Forget *peer_id* and stop talking to it, at once."""
@@ -152,7 +153,9 @@ class Pubsub(LibraryPubsub):
         self._forget_all_subscriptions(peer_id)
         self._rates.pop(peer_id, None)
 
-    async def _run_peer(self, peer_id: ID, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def _run_peer(
+        self, peer_id: ID, nursery: trio.Nursery, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         scope = trio.CancelScope()
         self._peer_scopes[peer_id] = scope
         attempt = 0
@@ -168,7 +171,7 @@ class Pubsub(LibraryPubsub):
             while self._admitted(peer_id) and self._peer_is_connected(peer_id):
                 began = trio.current_time()
                 try:
-                    await self._talk(peer_id, started)
+                    await self._talk(peer_id, nursery, started)
                 except Exception as error:
                     logger.debug("gossip stream to %s: %r", peer_id, error)
                 finally:
@@ -182,12 +185,12 @@ class Pubsub(LibraryPubsub):
             del self._peer_scopes[peer_id]
         started()
 
-    async def _talk(self, peer_id: ID, started: Callable[[], None]) -> None:
+    async def _talk(self, peer_id: ID, nursery: trio.Nursery, started: Callable[[], None]) -> None:
         """One gossip stream from its opening to its end."""
         stream = await cast(LibraryHost, self.host).new_stream(peer_id, self.protocols)
         muxed = cast(MuxedStream, stream.muxed_stream)
         try:
-            outbox = GossipOutbox(muxed)
+            outbox = GossipOutbox(muxed, nursery)
             hello = self.get_hello_packet()
             if hello.subscriptions:
                 await muxed.write(frame_of(hello))
@@ -197,21 +200,11 @@ class Pubsub(LibraryPubsub):
             for topic in [topic for topic, peers in self.peer_topics.items() if peer_id in peers]:
                 await self.router.on_peer_subscribed(peer_id, topic)
             started()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._send, outbox, nursery.cancel_scope)
-                try:
-                    while True:  # nothing comes on this stream; its end is what we wait for
-                        await muxed.read(READ_SIZE)
-                except MuxedStreamError:
-                    nursery.cancel_scope.cancel()
+            with suppress(MuxedStreamError):
+                while True:  # nothing comes on this stream; its end is what we wait for
+                    await muxed.read(READ_SIZE)
         finally:
             await muxed.reset()
-
-    async def _send(self, outbox: GossipOutbox, scope: trio.CancelScope) -> None:
-        try:
-            await outbox.run()
-        except MuxedStreamError:
-            scope.cancel()
 
     def _unregister(self, peer_id: ID) -> None:
         if self.peers.pop(peer_id, None) is not None:
@@ -237,27 +230,23 @@ class Pubsub(LibraryPubsub):
     # Receiving ----------------------------------------------------------------------------------------------------
 
     async def stream_handler(self, stream: INetStream) -> None:
-        """An admitted peer's gossip stream: read it to its end."""
-        await self.continuously_read_stream(stream)
-
-    async def continuously_read_stream(self, stream: INetStream) -> None:
-        """Handle frames until the stream ends, the peer is expelled, or it sends nonsense. Never raises for those."""
+        """An admitted peer's gossip stream: its frames are handled as they come, by no task of their own."""
         muxed = cast(MuxedStream, stream.muxed_stream)  # type: ignore[attr-defined]
-        buffer: bytes | None = b""
-        while buffer is not None:
-            try:
-                buffer += await muxed.read(READ_SIZE)
-            except MuxedStreamError:
-                return
-            buffer = await self.take_frames(muxed, buffer)
+        rest = b""
 
-    async def take_frames(self, muxed: MuxedStream, buffer: bytes) -> bytes | None:
-        """Handle the whole frames in *buffer*; the rest of it, or None when the stream had to be reset. Never waits."""
+        def take(payload: bytes) -> None:
+            nonlocal rest
+            rest = self._take_frames(muxed, rest + payload)
+
+        muxed.consume(take)
+
+    def _take_frames(self, muxed: MuxedStream, buffer: bytes) -> bytes:
+        """Handle the whole frames in *buffer*; what is left of it. Resets the stream of a peer that sends nonsense."""
         peer_id = muxed.muxed_conn.peer_id
         while True:
             if not self._admitted(peer_id):
-                await muxed.reset()
-                return None
+                muxed.abort()
+                return b""
             try:
                 frame, buffer = split_frame(buffer, self.config.gossip_max_message)
                 if frame is None:
@@ -266,11 +255,11 @@ class Pubsub(LibraryPubsub):
             except (DecodeError, ValueError) as error:
                 logger.warning("gossip from %s is malformed (%s); its stream is reset", peer_id, error)
                 self.scores.add(peer_id, Fault.MALFORMED, trio.current_time())
-                await muxed.reset()
-                return None
+                muxed.abort()
+                return b""
             if self.scores.muted(peer_id, trio.current_time()):
                 rpc = rpc_pb2.RPC(subscriptions=rpc.subscriptions)  # these are not said a second time
-            await self._handle_rpc(peer_id, rpc)
+            at_once(self._handle_rpc(peer_id, rpc))
 
     async def _handle_rpc(self, peer_id: ID, rpc: rpc_pb2.RPC) -> None:
         try:
@@ -363,6 +352,15 @@ class Pubsub(LibraryPubsub):
             started, count = second, 0
         self._rates[peer_id] = (started, count + 1)
         return count >= self.config.gossip_rate
+
+
+def at_once(call: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that does not wait: with the library's router most are coroutines, and none of ours waits."""
+    try:
+        call.send(None)
+    except StopIteration:
+        return
+    raise RuntimeError(f"{call!r} waits where it must not")
 
 
 def peer_of(peer_id: ID) -> PeerId:

@@ -167,7 +167,7 @@ class Swarm(LibrarySwarm):
         return None
 
     async def _handle_inbound_connection(self, read_write_closer: ReadWriteCloser, maddr: Multiaddr) -> None:
-        """Upgrade an accepted socket and stay until *this connection* ends (bug A)."""
+        """Upgrade an accepted socket and stay until *this connection* lets go of it (bug A)."""
         remote = RawSocket(read_write_closer, False).get_remote_address()
         host = remote[0] if remote else ""
         refusal = self._refusal(host)
@@ -191,7 +191,7 @@ class Swarm(LibrarySwarm):
             self.refused["a slow handshake gave way"] += 1
             await read_write_closer.close()
             return
-        await cast(Yamux, muxed).event_closed.wait()
+        await cast(Yamux, muxed).stay()
 
     async def add_conn(self, muxed_conn: IMuxedConn, direction: str = "unknown") -> Connection:
         """Register and run an upgraded connection; returns when streams can be opened on it.
@@ -222,7 +222,6 @@ class Swarm(LibrarySwarm):
             raise SwarmException(reason)
         assert self.background_nursery is not None
         self.background_nursery.start_soon(muxed.start)
-        self.background_nursery.start_soon(connection.start)
         self.connections[muxed.peer_id] = [*siblings, connection]
         if self.policy.is_admitted(peer):
             self.gate.remember_member(connection.remote_host)
@@ -231,8 +230,8 @@ class Swarm(LibrarySwarm):
         elif len(siblings) >= self.config.max_connections_per_peer:
             self.background_nursery.start_soon(cast(Connection, siblings[0]).close)
         self.background_nursery.start_soon(self.notify_connected, connection)
-        await connection.event_started.wait()
         await muxed.event_started.wait()
+        connection.event_started.set()
         return connection
 
     def remove_conn(self, swarm_conn: Any) -> None:

@@ -75,6 +75,9 @@ class MemoryMuxer(Yamux):
         for frame, size in early:
             self.take(frame, size)
 
+    async def stay(self) -> None:
+        """There is no socket."""
+
     def end(self, reason: str) -> None:
         """The connection has ended, for *reason*."""
         self._end(reason)
