@@ -39,3 +39,19 @@ def register(group: click.Group, common: Callable[[Callable[..., None]], Any], r
             )
 
         run("routing", scenario, **options)
+
+    @group.command("day", short_help="A day of machines that get up and go to bed: tables and answers hour by hour")
+    @common
+    @click.option("--minutes", type=click.FloatRange(1), default=30.0, show_default=True,
+                  help="Virtual minutes that the day takes; the nodes' own periods stay as they are")
+    @click.option("--intents-per-s", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True,
+                  help="Of all nodes together, on average")
+    def day(minutes: float, intents_per_s: float, **options: Any) -> None:
+        """Let machines in three time zones rise and go to bed; measure tables, answers and traffic in every hour."""
+
+        def scenario() -> Scenario:
+            from simulations.scenarios.day import day
+
+            return lambda virtual, options: day(virtual, options, minutes, intents_per_s)
+
+        run("day", scenario, **options)

@@ -38,12 +38,13 @@ class GrowingWorld(World):
         few: int,
         nursery: trio.Nursery,
         coming: Sequence[Member],
+        bootstrapped: bool = False,
     ) -> None:
         super().__init__(virtual, network, members, few, nursery)
         self.coming = list(reversed(coming))
         """Who joins next is last."""
         self.number_of.update({member.peer: member.number for member in coming})
-        self.built = False
+        self.built = bootstrapped
         """Whoever starts after that joins through the bootstrap nodes."""
         self._bootstrap = tuple(network.address(member.peer) for member in members[:BOOTSTRAPS])
 
@@ -57,16 +58,23 @@ class GrowingWorld(World):
     def _settings(self, member: Member) -> Config:
         """As its parent's, with the bootstrap nodes for who joins."""
         settings = super()._settings(member)
-        return replace(settings, bootstrap=self._bootstrap) if self.built else settings
+        others = tuple(address for address in self._bootstrap if not address.endswith(str(member.peer)))
+        return replace(settings, bootstrap=others) if self.built else settings
 
 
 @asynccontextmanager
 async def open_growing(
-    virtual: Virtual, options: Options, first: int, coming: int, dress: Callable[[Member], None] = lambda member: None
+    virtual: Virtual,
+    options: Options,
+    first: int,
+    coming: int,
+    *,
+    dress: Callable[[Member], None] = lambda member: None,
+    bootstrapped: bool = False,
 ) -> AsyncIterator[GrowingWorld]:
     """A mesh of *first* nodes as of :func:`simulations.world.open_world`; *coming* more may join it.
 
-    *dress*: as there."""
+    *dress*: as there. *bootstrapped*: the first ones know the bootstrap nodes' addresses, too."""
     links = latencies_between(*LATENCY_S, seed=virtual.seed)
     async with open_network(links, virtual.random("links").random) as network, trio.open_nursery() as nursery:
         with few_collections():
@@ -76,7 +84,7 @@ async def open_growing(
                 member.neighbours = graph[member.number] if member.number < first else set()
                 dress(member)
             few = max(1, options.degree - SPARE_LINKS)
-            world = GrowingWorld(virtual, network, everybody[:first], few, nursery, everybody[first:])
+            world = GrowingWorld(virtual, network, everybody[:first], few, nursery, everybody[first:], bootstrapped)
             await build(world, options.progress)
             world.built = True
             yield world
