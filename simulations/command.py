@@ -112,7 +112,7 @@ def arguments(context: click.Context, without: tuple[str, ...] = ()) -> list[str
         if option.name in (*NOT_OF_THE_RUN, *without) or value == option.get_default(context):
             continue
         values: Any = value if option.multiple else (value,)
-        found += [word for each in values for word in (option.opts[0], str(each))]
+        found += [word for each in values for word in (option.opts[0], str(each).removesuffix(".0"))]
     return found
 
 

@@ -6,7 +6,8 @@ Every scenario has the figures of :data:`COMMON`; one is None where a scenario h
   same among the honest, until work could be sent for the new card. crash: share of the pairs of a survivor and a dead
   node in which the first held the second offline, time until then. partition: share of the nodes whose state was whole,
   time after the healing. flash-crowd: share of the pairs routable in the end, time from when both ran. churn: share of
-  the pairs routable after a time of peace, time from when both ran. Others: as the scenario says.
+  the pairs routable after a time of peace, time from when both ran. routing: share of the intents that were done, time
+  until then. Others: as the scenario says.
 - hops, copies: of news, where it was followed: what the first copy came over, and copies that came to a node.
 - table_error: see :func:`simulations.scenarios.running.table_error`, at the end of the last stretch measured.
 - messages_per_node_s, bytes_per_node_s: of the mesh at rest; of the first stretch measured where nothing ever rests.
@@ -52,6 +53,8 @@ _HEADLINES = {
     "crash": _Headline(_found, lambda of: Spread.together(of.killed.offline_ms, of.silent.offline_ms)),
     "partition": _Headline(lambda of: float(of.whole), lambda of: of.whole_ms),
     "flash-crowd": _Headline(lambda of: float(of.routable), lambda of: of.routable_ms),
+    "poison": _Headline(lambda of: float(of.delivered), lambda of: of.delivered_ms),
+    "routing": _Headline(lambda of: round(1 - of.failed / max(1, of.intents), 6), lambda of: of.mesh.ms),
     "churn": _Headline(lambda of: round(1 - of.after.missing, 6), lambda of: of.routable_ms),
 }
 
@@ -71,7 +74,7 @@ def figures(scenario: str, nodes: int, seed: int, fidelity: str, outcome: Outcom
         "cpu_s": round(outcome.cpu_s, 2),
         "wall_s": round(outcome.wall_s, 2),
         "rss_mb": round(now, 1),
-        "peak_rss_mb": round(peak, 1),
+        "peak_rss_mb": round(max(peak, now), 1),
         "events": outcome.events,
         "trace_hash": outcome.trace_hash,
         "errors": sorted({_short(error) for error in outcome.errors})[:ERRORS_SHOWN],

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,13 @@ Values = Mapping[str, float | int]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A command to run, and how much memory it may take."""
+    """A command to run, and how much memory it may take, MiB."""
 
     name: str
     words: Sequence[str]
     mb: float
+    within_s: float = inf
+    """Of real time; what takes longer is ended and has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +172,7 @@ async def run_all(
     changed = trio.Condition()
 
     async def run(place: int) -> None:
-        result = await _run(jobs[place].words)
+        result = await _run(jobs[place])
         async with changed:
             running.discard(place)
             results[place] = result
@@ -191,11 +194,13 @@ async def run_all(
     return [results[place] for place in range(len(jobs))]
 
 
-async def _run(words: Sequence[str]) -> Done:
+async def _run(job: Job) -> Done:
     environment = {**os.environ, "PYTHONHASHSEED": HASH_SEED}  # or each would start Python twice
-    done = await trio.run_process(
-        list(words), capture_stdout=True, capture_stderr=True, check=False, stdin=subprocess.DEVNULL, env=environment
-    )
+    with trio.move_on_after(job.within_s) as scope:
+        done = await trio.run_process(list(job.words), capture_stdout=True, capture_stderr=True, check=False,
+                                      stdin=subprocess.DEVNULL, env=environment)
+    if scope.cancelled_caught:
+        return Done("", f"ended after {job.within_s:g} s")
     if done.returncode == 0:
         return Done(done.stdout.decode(), None)
     tail = done.stderr.decode(errors="replace")[-TAIL:]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import ceil
@@ -118,18 +118,23 @@ def table_error(world: World) -> float:
     offer is not the one that node has now.
     """
     running = world.running
-    offers = {member: member.node.table.nodes[member.peer].offer for member in running}
+    offers = {member: _order(member.node.table.nodes[member.peer].offer) for member in running}
     viewers = running[:: max(1, ceil(len(running) / VIEWERS))]
     wrong = sum(_is_wrong(world, viewer, other, offers) for viewer in viewers for other in world.members)
     return wrong / max(1, len(viewers) * (len(running) - 1))
 
 
-def _is_wrong(world: World, viewer: Member, other: Member, offers: dict[Member, Offer | None]) -> bool:
+def _is_wrong(world: World, viewer: Member, other: Member, offers: Mapping[Member, tuple[int, int]]) -> bool:
     if viewer is other:
         return False
     if other not in offers:
         return world.knows(viewer, other)
-    return not world.knows(viewer, other) or viewer.node.table.nodes[other.peer].offer != offers[other]
+    return not world.knows(viewer, other) or _order(viewer.node.table.nodes[other.peer].offer) != offers[other]
+
+
+def _order(offer: Offer | None) -> tuple[int, int]:
+    """Which of a node's offers it is. (A node itself has the time of its own to the nanosecond, others have not.)"""
+    return (0, 0) if offer is None else (offer.epoch, offer.sequence)
 
 
 async def rest(world: World, options: Options) -> Measured:
