@@ -20,7 +20,7 @@ from math import pi, sin
 import trio
 
 from simulations.metrics import Spread
-from simulations.scenarios.demand import DEADLINE_S, KINDS, BusyWorker, Job, Way, ask, jobs
+from simulations.scenarios.demand import KINDS, Answer, BusyWorker, Job, Way, ask, jobs
 from simulations.scenarios.growing import BOOTSTRAPS, GrowingWorld, Views, open_growing
 from simulations.scenarios.running import SETTLE_S, Options, traffic
 from simulations.virtual import Virtual, cpu_s
@@ -39,7 +39,6 @@ SERVICE_S = 2.0
 SLOTS = 2
 NODES_PER_KIND = 4
 SAMPLE_S = 1.0
-ANSWER_WITHIN_S = DEADLINE_S + 5.0
 
 
 class Evening(StrEnum):
@@ -137,9 +136,9 @@ async def day(virtual: Virtual, options: Options, minutes: float, intents_per_s:
     def dress(member: Member) -> None:
         member.worker = BusyWorker(member.number % kinds, SLOTS)
 
-    async with open_growing(
-        virtual, options, first, options.nodes - first, dress=dress, bootstrapped=True
-    ) as world:
+    async with open_growing(virtual, options, first, options.nodes - first, dress=dress) as world:
+        for member in world.members[BOOTSTRAPS:]:
+            world.point_out(member)
         await trio.sleep(SETTLE_S)
         town = _Town(world, rhythms, hour_s, options)
         cpu = cpu_s()
@@ -194,6 +193,8 @@ class _Town:
         self._hours = [_Tally() for _ in range(HOURS)]
         self._nights = [0] * len(rhythms)
         """How often each machine has gone to bed."""
+        self._waiting: list[dict[int, trio.CancelScope]] = [{} for _ in rhythms]
+        """The wishes that are not answered, by machine: they end when it goes to bed."""
         self._went = dict.fromkeys(Evening, 0)
         self._in_vain = 0
 
@@ -234,6 +235,8 @@ class _Town:
         self._went[evening] += 1
         self._nights[member.number] += 1
         self._views.drop(member)
+        for scope in self._waiting[member.number].values():
+            scope.cancel()
         if evening is Evening.GOODBYE:
             await self._world.stop(member)
         elif evening is Evening.ASLEEP:
@@ -264,18 +267,20 @@ class _Town:
                 nursery.start_soon(self._wish, job, self._world.members[draw.choice(list(self._views.of))])
 
     async def _wish(self, job: Job, member: Member) -> None:
-        tally, nights = self._hour(), self._nights[member.number]
+        tally, waiting = self._hour(), self._waiting[member.number]
         tally.intents += 1
-        answered = False
-        with trio.move_on_after(ANSWER_WITHIN_S):  # its machine may be gone, and nobody is left to keep the deadline
+        answer: Answer | None = None
+        with trio.CancelScope() as scope:
+            waiting[job.number] = scope
             answer = await ask(member, job, Way.UNIT)
-            answered = answer.peer is not None
-            self._in_vain += answer.in_vain
-        if answered:
-            tally.seconds.append(answer.seconds)
-        elif nights != self._nights[member.number]:
+        del waiting[job.number]
+        if answer is None:
             tally.abandoned += 1
-        self._world.virtual.trace.note("answer", job.number, answered)
+        else:
+            self._in_vain += answer.in_vain
+            if answer.peer is not None:
+                tally.seconds.append(answer.seconds)
+        self._world.virtual.trace.note("answer", job.number, None if answer is None else answer.seconds)
 
     def result(self, minutes: float, cpu: float) -> DayResult:
         tallies = self._hours

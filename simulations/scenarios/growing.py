@@ -38,13 +38,12 @@ class GrowingWorld(World):
         few: int,
         nursery: trio.Nursery,
         coming: Sequence[Member],
-        bootstrapped: bool = False,
     ) -> None:
         super().__init__(virtual, network, members, few, nursery)
         self.coming = list(reversed(coming))
         """Who joins next is last."""
         self.number_of.update({member.peer: member.number for member in coming})
-        self.built = bootstrapped
+        self.built = False
         """Whoever starts after that joins through the bootstrap nodes."""
         self._bootstrap = tuple(network.address(member.peer) for member in members[:BOOTSTRAPS])
 
@@ -58,8 +57,12 @@ class GrowingWorld(World):
     def _settings(self, member: Member) -> Config:
         """As its parent's, with the bootstrap nodes for who joins."""
         settings = super()._settings(member)
-        others = tuple(address for address in self._bootstrap if not address.endswith(str(member.peer)))
-        return replace(settings, bootstrap=others) if self.built else settings
+        return replace(settings, bootstrap=self._bootstrap) if self.built else settings
+
+    def point_out(self, member: Member) -> None:
+        """Tell a running node of the bootstrap nodes, which it then dials whenever it has no connection to them."""
+        for bootstrap, address in zip(self.members, self._bootstrap, strict=False):
+            member.node.mesh._dialer.want(bootstrap.peer, (address,), forever=True)
 
 
 @asynccontextmanager
@@ -70,11 +73,10 @@ async def open_growing(
     coming: int,
     *,
     dress: Callable[[Member], None] = lambda member: None,
-    bootstrapped: bool = False,
 ) -> AsyncIterator[GrowingWorld]:
     """A mesh of *first* nodes as of :func:`simulations.world.open_world`; *coming* more may join it.
 
-    *dress*: as there. *bootstrapped*: the first ones know the bootstrap nodes' addresses, too."""
+    *dress*: as there."""
     links = latencies_between(*LATENCY_S, seed=virtual.seed)
     async with open_network(links, virtual.random("links").random) as network, trio.open_nursery() as nursery:
         with few_collections():
@@ -84,7 +86,7 @@ async def open_growing(
                 member.neighbours = graph[member.number] if member.number < first else set()
                 dress(member)
             few = max(1, options.degree - SPARE_LINKS)
-            world = GrowingWorld(virtual, network, everybody[:first], few, nursery, everybody[first:], bootstrapped)
+            world = GrowingWorld(virtual, network, everybody[:first], few, nursery, everybody[first:])
             await build(world, options.progress)
             world.built = True
             yield world
