@@ -20,7 +20,7 @@ GROWN = (
     "The first nodes start with whole tables: one of them took everything in through the production intake, the others "
     "copied its table. Who joins later starts with nothing."
 )
-GROWING = ("flash-crowd", "churn")
+GROWING = ("flash-crowd", "churn", "day")
 LEFT_OUT = (
     "In memory are the links between hosts, disks, the embedder and the backends; Noise, TLS and sockets are left out. "
     "Links are 20 to 100 ms long, one way."
@@ -51,6 +51,7 @@ def write_run(folder: Path, figures: Mapping[str, Any], distributions: Mapping[s
         *plots.hops(distributions["hops"], hops.get("allowed")),
         *plots.loads(distributions["series"]),
         *plots.tables(figures.get("over_time") or ()),
+        *plots.hours(figures.get("hours") or ()),
     ]
     body = [_list(about), _plots(drawn), "<h2>Figures</h2>", _figures(figures)]
     title = f"{figures['scenario']}, {figures['nodes']} nodes, seed {figures['seed']}, {figures['fidelity']}"

@@ -62,7 +62,7 @@ def arrivals(times_ms: Mapping[str, Points], shown: str = "arrived") -> Iterator
 
     def draw(axes: Axes) -> None:
         for name, points in curves:
-            axes.step(*_columns(points), where="post", label=name)
+            axes.step(*_columns(points), where="post", label=_words(name))
         times = [time for _, points in curves for time, _ in points if time > 0]
         if times and max(times) > LOGARITHMIC_FROM * min(times):
             axes.set_xscale("log")
@@ -96,7 +96,8 @@ def loads(series: Mapping[str, Sequence[tuple[float, float, float]]]) -> Iterato
 
             def draw(axes: Axes, column: int = column, unit: str = unit) -> None:
                 for stretch, points in series.items():
-                    axes.plot([point[0] for point in points], [point[column] for point in points], label=stretch)
+                    axes.plot([point[0] for point in points], [point[column] for point in points],
+                              marker=".", label=_words(stretch))
                 axes.set_xlabel("virtual s")
                 axes.set_ylabel(f"{unit} per node and second")
                 axes.set_ylim(bottom=0)
@@ -120,6 +121,28 @@ def tables(over_time: Sequence[tuple[float, float, float]]) -> Iterator[Plot]:
         yield Plot("tables", "Tables beside the truth", draw)
 
 
+def hours(of_day: Sequence[Mapping[str, Any]]) -> Iterator[Plot]:
+    """The hours of a day: how many machines are awake, and how far their tables are from the truth."""
+    if of_day:
+
+        def draw_awake(axes: Axes) -> None:
+            axes.plot([each["hour"] for each in of_day], [each["awake"] for each in of_day], marker=".")
+            axes.set_xlabel("hour")
+            axes.set_ylabel("machines awake")
+            axes.set_ylim(bottom=0)
+
+        def draw_tables(axes: Axes) -> None:
+            for name, label in (("missing", "awake, not usable"), ("ghosts", "usable, not awake")):
+                axes.plot([each["hour"] for each in of_day], [each[name] for each in of_day], marker=".", label=label)
+            axes.set_xlabel("hour")
+            axes.set_ylabel("share of pairs")
+            axes.set_ylim(bottom=0)
+            axes.legend()
+
+        yield Plot("awake", "A day", draw_awake)
+        yield Plot("hours", "Tables beside the truth, by hour", draw_tables)
+
+
 def against(
     name: str, title: str, of: str, unit: str, curves: Mapping[str, Points], *, dots: Mapping[str, Points] | None = None
 ) -> Plot:
@@ -139,6 +162,10 @@ def against(
         axes.legend()
 
     return Plot(name, title, draw)
+
+
+def _words(name: str) -> str:
+    return name.replace(".", ", ").replace("_", " ")
 
 
 def _columns(points: Iterable[Sequence[float]]) -> tuple[list[float], list[float]]:

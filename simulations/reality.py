@@ -127,6 +127,7 @@ async def _watch_loop(world: Any, late: list[float]) -> None:
 
 def simulated(nodes: int, seed: int, news: int, latency_s: tuple[float, float]) -> Figures:
     """In virtual time, over the memory network."""
+    from simulations.progress import silent
     from simulations.virtual import Virtual, run
     from simulations.world import DEGREE, World, build, few_collections, make_members
     from transports.memory import latencies_between, open_network
@@ -136,7 +137,7 @@ def simulated(nodes: int, seed: int, news: int, latency_s: tuple[float, float]) 
         async with open_network(links, virtual.random("links").random) as network, trio.open_nursery() as nursery:
             world = World(virtual, network, list(make_members(virtual, nodes, DEGREE)), 0, nursery)
             with few_collections():
-                await build(world, lambda text: None)
+                await build(world, silent)
                 found = await figures(world, news)
             nursery.cancel_scope.cancel()
         return found
@@ -148,6 +149,7 @@ def real(nodes: int, seed: int, news: int, latency_s: tuple[float, float]) -> Fi
     """In real time, over TCP on loopback."""
     from atmosphere.env import SystemEnv
     from simulations.loopback import LoopbackNetwork, LoopbackWorld
+    from simulations.progress import silent
     from simulations.virtual import Virtual
     from simulations.world import DEGREE, build, few_collections, make_members
     from transports.memory import latencies_between
@@ -159,7 +161,7 @@ def real(nodes: int, seed: int, news: int, latency_s: tuple[float, float]) -> Fi
             members = list(make_members(virtual, nodes, DEGREE, lambda name: SystemEnv()))
             world = LoopbackWorld(virtual, network, members, 0, nursery)
             with few_collections():
-                await build(world, lambda text: None)
+                await build(world, silent)
                 found = await figures(world, news)
             nursery.cancel_scope.cancel()
             carriers.cancel_scope.cancel()

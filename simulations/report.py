@@ -7,7 +7,7 @@ Every scenario has the figures of :data:`COMMON`; one is None where a scenario h
   node in which the first held the second offline, time until then. partition: share of the nodes whose state was whole,
   time after the healing. flash-crowd: share of the pairs routable in the end, time from when both ran. churn: share of
   the pairs routable after a time of peace, time from when both ran. routing: share of the intents that were done, time
-  until then. Others: as the scenario says.
+  until then. day: the same.
 - hops, copies: of news, where it was followed: what the first copy came over, and copies that came to a node.
 - table_error: see :func:`simulations.scenarios.running.table_error`, at the end of the last stretch measured.
 - messages_per_node_s, bytes_per_node_s: of the mesh at rest; of the first stretch measured where nothing ever rests.
@@ -55,6 +55,7 @@ _HEADLINES = {
     "flash-crowd": _Headline(lambda of: float(of.routable), lambda of: of.routable_ms),
     "poison": _Headline(lambda of: float(of.delivered), lambda of: of.delivered_ms),
     "routing": _Headline(lambda of: round(1 - of.failed / max(1, of.intents), 6), lambda of: of.mesh.ms),
+    "day": _Headline(lambda of: float(of.answered), lambda of: of.ms),
     "churn": _Headline(lambda of: round(1 - of.after.missing, 6), lambda of: of.routable_ms),
 }
 

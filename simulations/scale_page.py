@@ -270,7 +270,7 @@ def _model(scale: Scale, folder: Path) -> str:
             drawn.append(plots.against(label.replace(" ", "-"), label, "nodes", of["unit"], {"model": curve},
                                        dots={"runs": seen_dots}))
     beyond = [
-        (f"{name.replace('_', ' ')} ({of['unit']})", *(_number(value) for _, value in of["model"]))
+        (_named(name, of["unit"]), *(_number(value) for _, value in of["model"]))
         for name, of in scale.model["figures"].items()
     ]
     sizes = [f"{nodes:,}" for nodes, _ in next(iter(scale.model["figures"].values()))["model"]]
@@ -291,6 +291,11 @@ And of meshes of all sizes; of the larger ones it is all there is:
 {_drawn(drawn, folder, "model")}"""
 
 
+def _named(name: str, unit: str) -> str:
+    words = name.replace("_", " ")
+    return words if words.endswith((f" {unit}", f"_{unit}", "hops")) else f"{words} ({unit})"
+
+
 def _limited(limits: Sequence[Mapping[str, Any]]) -> str:
     """From which size on what is in the way, by the model."""
     if not limits:
@@ -306,6 +311,7 @@ def _others(scale: Scale, folder: Path) -> Iterator[str]:
         drawn = [
             *plots.arrivals(times or seen["times_ms"]),
             *plots.tables(figures.get("over_time") or ()),
+            *plots.hours(figures.get("hours") or ()),
             *list(plots.loads(seen["series"]))[:1],
         ]
         rows = [(label, text) for label, text in _flat(figures) if text]

@@ -26,6 +26,7 @@ from atmosphere.node import Node, Parts, run_node
 from atmosphere.store import Store
 from simulations.acquaint import acquaint
 from simulations.metrics import Meter
+from simulations.progress import Progress, silent
 from simulations.twins import Worker, card_about, identities
 from simulations.virtual import Virtual, cpu_s
 from transports.config import HostConfig
@@ -49,8 +50,6 @@ READY_WITHIN_S = 60.0
 LOOK_EVERY_S = 0.1
 
 adapter_kinds()  # what they import must be there before the virtual world puts its stand-ins in place
-
-Progress = Callable[[str], None]
 
 
 @dataclass(eq=False)
@@ -157,15 +156,23 @@ class World:
 
     # Links --------------------------------------------------------------------------------------------------------
 
-    async def link_all(self) -> None:
+    async def link_all(self, progress: Progress = silent) -> None:
         """Dial every link of the topology, each from its lower end; returns when all have greeted each other."""
         draw = self.virtual.random("dials").random
+        links, made = sum(len(member.neighbours) for member in self.members) // 2, 0
+
+        async def link(member: Member, other: Member, after_s: float) -> None:
+            nonlocal made
+            await self._link(member, other, after_s)
+            made += 1
+            progress("linking them", made / links)
+
         for member in self.members:
             member.node.host.expect_members([self.network.address(self.members[n].peer) for n in member.neighbours])
         async with trio.open_nursery() as nursery:
             for member in self.members:
                 for number in sorted(n for n in member.neighbours if n > member.number):
-                    nursery.start_soon(self._link, member, self.members[number], draw() * DIAL_WITHIN_S)
+                    nursery.start_soon(link, member, self.members[number], draw() * DIAL_WITHIN_S)
         if not await until(lambda: all(self._is_linked(member) for member in self.members), READY_WITHIN_S):
             raise RuntimeError(f"the links are not all there after {READY_WITHIN_S:g} s of virtual time")
 
@@ -206,7 +213,7 @@ async def open_world(
     *,
     degree: int = DEGREE,
     latency_s: tuple[float, float] = LATENCY_S,
-    progress: Progress = lambda text: None,
+    progress: Progress = silent,
     dress: Callable[[Member], None] = lambda member: None,
 ) -> AsyncIterator[World]:
     """A mesh of *nodes* that know each other, linked and at rest, for the length of the block.
@@ -227,17 +234,16 @@ async def open_world(
 
 async def build(world: World, progress: Progress) -> None:
     """Start the members of *world*, tell them all there is to know of each other, and link them."""
-    progress(f"starting {len(world.members)} nodes")
     with _clocked(world, "nodes"):
-        for member in world.members:
+        for number, member in enumerate(world.members):
+            progress(f"starting {len(world.members)} nodes", number / len(world.members))
             await world.start(member)
         await trio.sleep(FIRST_WORDS_S)
     progress("filling their tables")
     with _clocked(world, "tables"):
         acquaint(world.running)
-    progress("linking them")
     with _clocked(world, "links"):
-        await world.link_all()
+        await world.link_all(progress)
     gc.collect()
     gc.freeze()
 
