@@ -56,7 +56,7 @@ async def partition(virtual: Virtual, options: Options, parted_s: float) -> Part
         chosen = set(draw.sample(range(options.nodes), options.nodes // 2))
         halves = [[member for member in world.members if (member.number in chosen) is side] for side in (True, False)]
         with measured(world) as parted:
-            options.progress("parted")
+            options.progress("parted", ends=trio.current_time() + parted_s)
             world.network.part([[member.peer for member in half] for half in halves])
             await trio.sleep(parted_s * NEWS_AFTER_S)
             for half in halves:
