@@ -27,7 +27,6 @@ from libp2p.peer.peerstore import PeerStore
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.tls.transport import PROTOCOL_ID as TLS
 from libp2p.stream_muxer.exceptions import MuxedStreamError
-from libp2p.tools.anyio_service import background_trio_service
 from libp2p.transport.websocket.transport import WebsocketConfig
 from multiaddr import Multiaddr
 
@@ -42,7 +41,7 @@ from transports.libp2p.gossipsub import make_router
 from transports.libp2p.host import LibraryHost, open_negotiated
 from transports.libp2p.muxed_stream import MuxedStream
 from transports.libp2p.noise import NoiseTransport
-from transports.libp2p.pubsub import Pubsub
+from transports.libp2p.pubsub import Pubsub, peer_of
 from transports.libp2p.stream import Libp2pStream
 from transports.libp2p.swarm import Swarm
 from transports.libp2p.tcp import Tcp
@@ -396,18 +395,14 @@ async def _running(
     library_host.multiselect.handlers = cast(Any, host._handlers)  # identify lists the keys; nothing calls the values
     host._register(PING, serve_ping, public=True)
     router = make_router()
-    pubsub = Pubsub(library_host, router, config, lambda peer: PeerId(peer.to_bytes()) in host._admitted)
+    pubsub = Pubsub(library_host, router, config, lambda peer: peer_of(peer) in host._admitted)
 
     failure: Exception | None = None
-    async with (
-        background_trio_service(swarm),
-        background_trio_service(router),
-        background_trio_service(pubsub),
-        trio.open_nursery() as nursery,
-    ):
+    async with trio.open_nursery() as nursery:
         host._nursery = nursery
         host.gossip = Gossip(pubsub, nursery, config.gossip_max_message)
-        nursery.start_soon(swarm.close_strangers)
+        swarm.begin(nursery)
+        nursery.start_soon(router.heartbeat)
         try:
             await swarm.listen(*(Multiaddr(parse(text).transport) for text in config.listen))
             yield host
@@ -416,9 +411,7 @@ async def _running(
         finally:
             with trio.move_on_after(2) as grace:
                 grace.shield = True
-                async with trio.open_nursery() as closing:
-                    for connection in swarm.all_connections():
-                        closing.start_soon(connection.close)
+                await swarm.end()
             nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure

@@ -35,7 +35,7 @@ from nacl.bindings import crypto_sign_open
 from nacl.exceptions import BadSignatureError
 
 from transports.config import HostConfig
-from transports.libp2p.gossip_frames import frame_of, split_frame
+from transports.libp2p.gossip_frames import frame_of, read_rpc, split_frame
 from transports.libp2p.gossip_outbox import GossipOutbox
 from transports.libp2p.gossipsub import GossipSub
 from transports.libp2p.host import LibraryHost
@@ -251,7 +251,7 @@ class Pubsub(LibraryPubsub):
                 frame, buffer = split_frame(buffer, self.config.gossip_max_message)
                 if frame is None:
                     return buffer
-                rpc = rpc_pb2.RPC.FromString(frame)
+                rpc = read_rpc(frame)
             except (DecodeError, ValueError) as error:
                 logger.warning("gossip from %s is malformed (%s); its stream is reset", peer_id, error)
                 self.scores.add(peer_id, Fault.MALFORMED, trio.current_time())
@@ -338,7 +338,7 @@ class Pubsub(LibraryPubsub):
             return None
         unsigned = rpc_pb2.Message(data=msg.data, topicIDs=msg.topicIDs, from_id=msg.from_id, seqno=msg.seqno)
         try:
-            author = PeerId(msg.from_id)
+            author = PeerId.of(msg.from_id)
             crypto_sign_open(msg.signature + SIGNATURE_PREFIX + unsigned.SerializeToString(), author.public_key)
         except (ValueError, BadSignatureError) as error:
             logger.debug("a message with a broken signature: %r", error)
@@ -364,4 +364,4 @@ def at_once(call: Coroutine[Any, Any, None]) -> None:
 
 
 def peer_of(peer_id: ID) -> PeerId:
-    return PeerId(peer_id.to_bytes())
+    return PeerId.of(peer_id.to_bytes())

@@ -72,7 +72,7 @@ class NoAutoConnector:
 
 
 class Swarm(LibrarySwarm):
-    """See the module. ``policy`` must be set before :meth:`run`."""
+    """See the module. ``policy`` must be set before :meth:`begin`."""
 
     policy: Policy
 
@@ -124,6 +124,26 @@ class Swarm(LibrarySwarm):
 
     async def serve_stream(self, connection: Connection, stream: MuxedStream) -> None:
         await self.policy.serve_stream(connection, stream)
+
+    # Life ---------------------------------------------------------------------------------------------------------
+
+    def begin(self, nursery: trio.Nursery) -> None:
+        """Run in *nursery* from now on. (The library's service around a swarm costs three tasks.)"""
+        self.background_nursery = nursery
+        self.transport_manager.set_background_nursery(nursery)
+        self.transport_manager.set_swarm(self)
+        self.event_background_nursery_created.set()
+        nursery.start_soon(self.close_strangers)
+
+    async def end(self) -> None:
+        """Close every connection (what was written leaves first), then stop to listen."""
+        self._closing = True
+        async with trio.open_nursery() as closing:
+            for connection in self.all_connections():
+                closing.start_soon(connection.close)
+        for listener in list(self.listeners.values()):
+            await listener.close()
+        await self.transport_manager.close_all()
 
     # Listening ----------------------------------------------------------------------------------------------------
 
