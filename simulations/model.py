@@ -18,7 +18,7 @@ from typing import Any
 import click
 import numpy as np
 
-from simulations.model_load import Load, Prices, limits, load, prices
+from simulations.model_load import INTENTS_PER_NODE_S, Load, Prices, by_family, limits, load, prices
 from simulations.model_spread import GRAFTED, LINKS, Parameters, Spread, mean_spread, mesh
 
 CALIBRATED_ON = 100
@@ -77,6 +77,14 @@ UNITS = {
     "bytes_per_node_s": "B/s", "cpu_share": "cores", "table_bytes": "B", "join_bytes": "B", "join_cpu_s": "s",
     "sync_bytes_per_s": "B/s", "dht_find_messages": "messages", "dht_find_s": "s",
 }  # fmt: skip
+
+FAMILIES, JOINED = 50, 2
+"""Of a mesh with a topic for each family of capabilities: how many there are, and how many a node listens to."""
+VARIANTS = {
+    "with_intents": ("beacons_per_s", "bytes_per_node_s", "cpu_share"),
+    "by_family": ("beacon_age_s", "bytes_per_node_s", "table_bytes"),
+}
+"""Figures once more: with an intent every 100 s at each node; and with topics by family, which nothing has yet."""
 
 
 def read_runs(paths: Iterable[Path]) -> list[Run]:
@@ -138,6 +146,15 @@ def compute(model: Model, runs: Sequence[Run], sizes: Sequence[int], seeds: Sequ
         }
         for name, unit in UNITS.items()
     }
+    for size in wanted:
+        others = {
+            "with_intents": load(size, model.prices, INTENTS_PER_NODE_S),
+            "by_family": load(by_family(size, FAMILIES, JOINED), model.prices),
+        }
+        for variant, names in VARIANTS.items():
+            for name in names:
+                figure = figures.setdefault(f"{variant}_{name}", {"unit": UNITS[name], "model": [], "runs": []})
+                figure["model"].append([size, float(getattr(others[variant], name))])
     return {
         "calibrated_on": CALIBRATED_ON,
         "parameters": {**asdict(model.spread), **asdict(model.prices)},
@@ -160,6 +177,8 @@ def _notes(model: Model, larger: Sequence[Run]) -> list[str]:
         "A mesh that has lived long has other eager links than the nearest ones and is slower, by up to 30 %.",
         "Load: by the rules of the code, all nodes in one topic. Above the size of the table a node does not know how "
         "many there are, so beacons become more frequent again.",
+        f"With intents: one every {1 / INTENTS_PER_NODE_S:.0f} s at each node, and news of load for it. By family: "
+        f"{FAMILIES} topics of one size, of which a node listens to {JOINED}; a design, not in the product.",
         "DHT: of the library by itself at 300 and 1,000 nodes (about 20 FIND_NODE and 20 ADD_PROVIDER to provide, 19 "
         "and 19 to find); beyond, a round more for each factor of 20 is assumed. The product has no DHT yet.",
     ]

@@ -163,6 +163,8 @@ def test_runs_are_read_and_compared(tmp_path: Path) -> None:
     assert (nodes, real) == (300, 160.0)
     assert error == pytest.approx(there / real - 1, abs=1e-4)
     assert found["largest_error"]["p50_ms"] == abs(error)
+    ages = (dict(found["figures"][name]["model"]) for name in ("beacon_age_s", "by_family_beacon_age_s"))
+    assert [age[1000] for age in ages] == [125.0, 7.5]
 
 
 def test_the_command_prints_json_and_text() -> None:
