@@ -41,6 +41,7 @@ from transports.dialer import Dialer
 from transports.errors import PeerUnreachable
 from transports.host import Host
 from transports.peer_id import PeerId
+from transports.rates import TokenBuckets
 from transports.stream import Stream, StreamClosed
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,10 @@ TICKS_PER_LOOK = 10
 """A look at all nodes for beacons that have stopped, and one round trip: links that are busy are never pinged."""
 CONTEST_S = 0.5
 """Within this time one of those who doubt the same node at the same moment asks it to speak; the others hear that."""
+CONTESTS = 8
+"""Nodes that this one asks to speak at a heal: an accusation that is refuted is held against its author a little, and
+the others of its half ask for the rest."""
+CONTESTS_PER_S = 0.1
 MAX_ACCUSED = 4096
 NEVER: Order = (0, 0)
 SMOOTHING = 0.3
@@ -91,6 +96,7 @@ class Watch:
         self._witness = ProbeServer(self.check)
         self._measured = 0
         self._ticks_done = 0
+        self._contests: TokenBuckets[None] = TokenBuckets(CONTESTS_PER_S, CONTESTS, 1)
         self._accused: dict[PeerId, Order] = {}
         """Of whom somebody has said lately that it failed, after which of its beacons."""
         self._nursery: trio.Nursery | None = None
@@ -158,6 +164,8 @@ class Watch:
         node = self._table.nodes.get(peer)
         if node is None or node.beacon is None or node.beacon.order > order or self._accused.get(peer, NEVER) >= order:
             return  # it has spoken, or somebody has asked it to
+        if self._contests.take(None, self._env.monotonic()):
+            return
         self._note_accused(peer, order)
         await self._tell(Statement(peer, order, Evidence.SILENT))
 
@@ -190,8 +198,9 @@ class Watch:
             return Taken.OLD
         evidence = Evidence.REFUSED if suspicion.refused else Evidence.SILENT
         statement = Statement(suspicion.subject, suspicion.order, evidence)
-        self._note_accused(suspicion.subject, suspicion.order)
         news = self.detector.worth_passing(statement, author)
+        if news:
+            self._note_accused(suspicion.subject, suspicion.order)
         self._act(self.detector.stated(statement, author, self._env.monotonic()))
         return Taken.NEW if news else Taken.OLD
 
