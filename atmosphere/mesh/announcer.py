@@ -63,7 +63,8 @@ class Announcer:
         raised there before it is used here."""
         self._identity = identity
         self._env = env
-        self._load = load
+        self.load = load
+        """How busy this node is now."""
         self.epoch = epoch
         self.sequence = 0
         self.offer: Offer = Offer(identity().peer_id, epoch, 0, "", (), 0.0)
@@ -118,7 +119,7 @@ class Announcer:
     def beacon(self, nodes: int) -> tuple[bytes, Beacon]:
         """The next beacon for a mesh of *nodes*: envelope and value."""
         self.sequence += 1
-        self._told = load = self._load()
+        self._told = load = self.load()
         beacon = Beacon(
             membership=self._identity().chain_digest,
             epoch=self.epoch,
@@ -154,13 +155,9 @@ class Announcer:
         """Somebody may know nothing of this node: the next announcement says all that is small."""
         self._said_membership, self._said_offer, self._said_cards = b"", b"", frozenset()
 
-    def current_load(self) -> Load:
-        """How busy this node is now."""
-        return self._load()
-
     def load_changed(self) -> bool:
         """Whether the load has moved so far from what was told that nodes should know at once."""
-        load = self._load()
+        load = self.load()
         if abs(load.permille - self._told.permille) >= LOAD_STEP_PERMILLE:
             return True
         shorter, longer = sorted((load.queue, self._told.queue))

@@ -110,7 +110,7 @@ class Mesh:
         )
         self.watch = Watch(
             host, dialer, table, Detector(table.me, detector, env.random.random), identity, env,
-            publish=self._say_health, refute=self._speak_now, ready=self.neighbours.ready,
+            publish=self._say_health, refute=self.speak, ready=self.neighbours.ready,
         )
         self._host = host
         self._dialer = dialer
@@ -234,7 +234,8 @@ class Mesh:
                 await self._speak.wait()
                 return
 
-    def _speak_now(self) -> None:
+    def speak(self) -> None:
+        """Say a beacon now, or as soon as the pace of beacons allows."""
         self._speak.set()
 
     def _heard_of_myself(self, order: tuple[int, int]) -> None:
@@ -402,6 +403,6 @@ class Mesh:
     async def _watch_load(self) -> None:
         while True:
             self._load_moved = trio.Event()
-            self._set_load(self._announcer.current_load())
+            self._set_load(self._announcer.load())
             await self._load_moved.wait()
             await trio.sleep(LOAD_GAP_S)
