@@ -158,7 +158,7 @@ def _rhythms(nodes: int, draw: random.Random) -> list[Rhythm]:
         morning = (draw.uniform(*MORNING_H) - zone) % HOURS
         found.append(Rhythm(morning, draw.uniform(*AWAKE_H), evenings[number % len(evenings)]))
     found.sort(key=lambda each: (not each.is_awake(0.0), each.morning))
-    return [Rhythm(0.0, HOURS, Evening.GOODBYE)] * BOOTSTRAPS + found
+    return [Rhythm(0.0, HOURS, Evening.GOODBYE)] * min(BOOTSTRAPS, nodes) + found
 
 
 @dataclass

@@ -179,7 +179,7 @@ async def _ask_all(
         for job, caller in zip(wishes, callers, strict=True):
             await trio.sleep_until(began + job.at)
             nursery.start_soon(one, job, world.members[caller])
-            options.progress(f"intent {job.number + 1} of {len(wishes)}")
+            options.progress(f"{len(wishes)} intents", (job.number + 1) / len(wishes))
     return [answers[job.number] for job in wishes]
 
 
