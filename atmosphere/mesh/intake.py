@@ -147,7 +147,7 @@ class Intake:
         if not self._fresh(beacon):
             return Taken.OLD
         try:
-            membership = self._members.verified(beacon.membership)
+            membership = self._members.verified(beacon.membership, known.membership if known is not None else None)
         except IdentityError as error:
             logger.debug("beacon of %s: %s", signer, error)
             return Taken.BAD if error.reason is Reason.REVOKED else Taken.OLD

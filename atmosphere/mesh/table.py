@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from heapq import nsmallest
 
 from atmosphere.capabilities.card import Card
 from atmosphere.capabilities.offer import Offer, OfferEntry
@@ -19,6 +20,8 @@ from transports.peer_id import PeerId
 
 MAX_NODES = 10_000
 """Nodes kept. Beyond some thousands the DHT will have to find the rest; until then the least recently seen go."""
+EVICTED = 100
+"""Of them at once: to find one means to look at all."""
 CHANGES_KEPT = 1024
 MIN_PRUNE_S = 300.0
 """A node is forgotten after max(5 min, 3 of its periods) without a sign of life (the seeds ask 5 min)."""
@@ -143,8 +146,9 @@ class GradientTable:
         found = self.nodes.get(peer)
         if found is None:
             if len(self.nodes) >= MAX_NODES:
-                oldest = min((n for n in self.nodes.values() if n.peer != self.me), key=lambda n: n.last_seen)
-                self.forget(oldest.peer)
+                others = (n for n in self.nodes.values() if n.peer != self.me)
+                for old in nsmallest(EVICTED, others, key=lambda n: n.last_seen):
+                    self.forget(old.peer)
             found = self.nodes[peer] = Node(peer, now)
             self._changed(peer, "known")
         return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from math import inf
 
 import trio
 
@@ -31,6 +32,7 @@ from atmosphere.mesh.detector import (
 )
 from atmosphere.mesh.intake import Taken
 from atmosphere.mesh.neighbours import contained
+from atmosphere.mesh.reconciler import STRETCH_ABOVE
 from atmosphere.mesh.table import GradientTable, Path, State
 from protocols.beacons import BeaconError, Health, HealthKind, Suspicion, open_suspicion
 from protocols.probe.client import ask
@@ -53,7 +55,8 @@ UNHEARD_OFFLINE_S = 10.0
 TICKS_PER_DIAL = 2
 """One dial to who is offline, every second (a tick is half of one)."""
 TICKS_PER_LOOK = 10
-"""A look at all nodes for beacons that have stopped, and one round trip: links that are busy are never pinged."""
+"""A look at all nodes for beacons that have stopped, and one round trip: links that are busy are never pinged. The look
+is rarer in a large mesh, where beacons are, too: its cost for a second stays the same."""
 CONTEST_S = 0.5
 """Within this time one of those who doubt the same node at the same moment asks it to speak; the others hear that."""
 CONTESTS = 8
@@ -96,6 +99,7 @@ class Watch:
         self._witness = ProbeServer(self.check)
         self._measured = 0
         self._ticks_done = 0
+        self._looked = -inf
         self._contests: TokenBuckets[None] = TokenBuckets(CONTESTS_PER_S, CONTESTS, 1)
         self._accused: dict[PeerId, Order] = {}
         """Of whom somebody has said lately that it failed, after which of its beacons."""
@@ -298,7 +302,11 @@ class Watch:
 
     def _unheard(self, now: float) -> None:
         """Nodes that no neighbour is connected to have nobody to state anything about them: only their beacons stop."""
-        usual = beacon_period(len(self._table.nodes)) * (1 + JITTER)
+        nodes = len(self._table.nodes)
+        if now - self._looked < TICKS_PER_LOOK * self.detector.settings.tick_s * nodes / STRETCH_ABOVE:
+            return
+        self._looked = now
+        usual = beacon_period(nodes) * (1 + JITTER)
         for node in list(self._table.nodes.values()):
             if node.path is not Path.UNKNOWN or node.beacon is None:
                 continue
