@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 
 import trio
 from google.protobuf.message import DecodeError
@@ -13,7 +14,7 @@ from atmosphere.capabilities.offer import OfferEntry
 from atmosphere.capabilities.vector import CardVector
 from atmosphere.env import Env
 from atmosphere.identity import Identity, IdentityError, Membership
-from atmosphere.mesh.announcer import BASE_PERIOD_S, Announcer, Load, beacon_addresses, beacon_period
+from atmosphere.mesh.announcer import BASE_PERIOD_S, Announcer, beacon_addresses, beacon_period
 from atmosphere.mesh.detector import Detector
 from atmosphere.mesh.detector_settings import DetectorSettings
 from atmosphere.mesh.intake import Hooks, Intake, Taken, vector_key
@@ -207,10 +208,14 @@ class Mesh:
         """Calls of this node have begun or ended: its load is looked at, and told if it has crossed a step."""
         self._load_moved.set()
 
-    def _set_load(self, load: Load) -> None:
+    def _look_at_load(self) -> float:
+        """Tell the load if it is time to; seconds until it will be, for ever if there is nothing (more) to tell."""
+        load = self._announcer.load()
         self.table.load(self.table.me, load.permille, load.queue, self._env.monotonic())
-        if self._announcer.load_changed():
+        due = self._announcer.load_due(len(self.table.nodes))
+        if due == 0.0:
             self._speak.set()
+        return due or inf
 
     async def _beacons(self) -> None:
         topic = beacons_topic(self._identity().mesh_id)
@@ -403,6 +408,6 @@ class Mesh:
     async def _watch_load(self) -> None:
         while True:
             self._load_moved = trio.Event()
-            self._set_load(self._announcer.load())
-            await self._load_moved.wait()
+            with trio.move_on_after(self._look_at_load()):
+                await self._load_moved.wait()
             await trio.sleep(LOAD_GAP_S)
