@@ -9,7 +9,8 @@ Every scenario has the figures of :data:`COMMON`; one is None where a scenario h
   the pairs routable after a time of peace, time from when both ran. routing: share of the intents that were done, time
   until then. day: the same.
 - hops, copies: of news, where it was followed: what the first copy came over, and copies that came to a node.
-- table_error: see :func:`simulations.scenarios.running.table_error`, at the end of the last stretch measured.
+- table_error: see :func:`simulations.scenarios.running.table_error`, at the end of the last stretch measured;
+  day: mean of the day.
 - messages_per_node_s, bytes_per_node_s: of the mesh at rest; of the first stretch measured where nothing ever rests.
 """
 

@@ -47,10 +47,12 @@ class Run:
     scenario: str
     nodes: int
     options: tuple[str, ...] = ()
+    suffix: str = ""
+    """Of its name, where another run of the scenario has that size."""
 
     @property
     def name(self) -> str:
-        return f"{self.scenario}-{self.nodes}"
+        return f"{self.scenario}-{self.nodes}{self.suffix}"
 
     @property
     def words(self) -> list[str]:
@@ -58,14 +60,22 @@ class Run:
         return [self.scenario, "--nodes", str(self.nodes), "--seed", "1", "--fidelity", "fast", *self.options]
 
 
+LONG_REST = ("--rest", "60")
+"""A mesh tells some four beacons a second, whatever its size: ten seconds of it vary by a sixth."""
 RUNS = (
-    *(Run("spread", nodes) for nodes in (100, 300, 1000, 3000, 5000)),
+    Run("spread", 100, LONG_REST),
+    Run("spread", 300, LONG_REST),
+    Run("spread", 1000),
+    Run("spread", 1000, LONG_REST, "-rest"),
+    Run("spread", 3000, LONG_REST),
+    Run("spread", 5000),
     Run("partition", 300),
     Run("crash", 300),
     Run("flash-crowd", 1111),  # a tenth is there, a thousand join
     Run("poison", 100, ("--share", "0.2")),
     Run("churn", 100),
     Run("routing", 100),
+    Run("routing", 100, ("--way", "call"), "-call"),
     Run("day", 100),
 )
 QUICK = (
@@ -76,6 +86,7 @@ QUICK = (
     Run("poison", 10, ("--rest", "2", "--lasts", "4", "--share", "0.2")),
     Run("churn", 10, ("--lasts", "10")),
     Run("routing", 10, ("--rest", "2", "--lasts", "5")),
+    Run("day", 10, ("--minutes", "1")),
 )
 
 
@@ -126,10 +137,13 @@ def model(folder: Path, runs: Sequence[Run]) -> Mapping[str, Any]:
     """What the numerical model says, calibrated by the spreads; {"error": why} without it."""
     if importlib.util.find_spec("simulations.model") is None:
         return {"error": "there is no numerical model"}
-    files = [path for run in runs if run.scenario == "spread" and (path := folder / f"{run.name}.json").exists()]
+    files = {}  # the last one of a size rested longest
+    for run in runs:
+        if run.scenario == "spread" and "figures" in _kept(folder, run):
+            files[run.nodes] = str(folder / f"{run.name}.json")
     if not files:
         return {"error": "there is no run to calibrate it with"}
-    named = [word for file in files for word in ("--runs", str(file))]
+    named = [word for file in files.values() for word in ("--runs", file)]
     words = [sys.executable, "-m", "simulations.model", *named, "--json"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:

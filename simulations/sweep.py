@@ -24,7 +24,7 @@ from simulations.report import table
 
 MEMORY_SHARE = 0.8
 """Of what is available, for all runs together."""
-BASE_MB, NODE_MB, PAIR_MB = 150.0, 1.6, 0.0007
+BASE_MB, NODE_MB, PAIR_MB = 150.0, 1.6, 0.0001
 """What a run takes, on the safe side: in any case, for each node, and for each node that a node knows."""
 TAIL = 2000
 """Characters of what a run that failed has said last."""

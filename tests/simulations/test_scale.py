@@ -38,7 +38,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_has_the_figures_and_the_plots(out: Path) -> None:
     page = out.read_text()
     kept = json.loads((out.parent / "scale" / "spread-10.json").read_text())["figures"]
-    assert f"| 10 | {kept['messages_per_node_s']:.4g} | {kept['bytes_per_node_s']:.4g} |" in page
+    assert f"| 10 | 1 s | {kept['messages_per_node_s']:.4g} | {kept['bytes_per_node_s']:.4g} |" in page
     assert "| largest / smallest |" in page
     assert kept["trace_hash"][:12] in page
     linked = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page)
@@ -65,7 +65,7 @@ def result(nodes: int, **figures: Any) -> dict[str, Any]:
             "hops": {"mean": 1.0, "max": 2, "allowed": 4.0}, "delivered": 1.0, "messages_per_node_s": 10.0,
             "bytes_per_node_s": 100.0, "cpu_ms_per_node_s": 1.0, "cpu_s": 10.0, "wall_s": 10.0, "peak_rss_mb": 100.0,
             "build_cpu_s": {"nodes": 1.0, "tables": 1.0, "links": 1.0}, "trace_hash": "0" * 32,
-            "during": {"cpu_ms_per_node_s": 1.0, "bytes_per_node_s": 1.0}, **figures,
+            "at_rest": {"virtual_s": 10.0}, "during": {"cpu_ms_per_node_s": 1.0, "bytes_per_node_s": 1.0}, **figures,
         },
         "distributions": {"times_ms": {"virtual_ms": [[0.5, 0.0], [2.0, 1.0]]}, "hops": {}, "series": {}},
     }  # fmt: skip
