@@ -29,8 +29,8 @@ LOAD_STEP_PERMILLE = 250
 QUEUE_FACTOR = 2
 """A queue that has doubled or halved is told early too, and one that begins or ends."""
 LOADS_PER_SECOND = 16.0
-"""Told early by all nodes together. At once in a small mesh; among 100 busy nodes each one after 6 s, or every beacon of
-every call would be everybody's business (23 a second at 20 calls a second, measured)."""
+"""Told early by all nodes together: at once in a small mesh, by each of 100 busy nodes every 6 s. Unbounded, 20 calls a
+second among 100 nodes made 23 beacons a second for everybody."""
 
 
 @dataclass(frozen=True, slots=True)
