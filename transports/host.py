@@ -302,6 +302,7 @@ class Host:
         self._admitted.add(peer)
         for connection in self._connections_to(peer):
             self._swarm.gate.remember_member(connection.remote_host)
+            connection.trust()
 
     def expect_members(self, addresses: Iterable[str]) -> None:
         """Keep budgets for handshakes from the IP addresses in these multiaddrs, where members were seen before.

@@ -40,7 +40,7 @@ class PeerId:
     @classmethod
     def from_public_key(cls, public_key: bytes) -> PeerId:
         """The id of the 32-byte Ed25519 *public_key*."""
-        return cls(_PREFIX + public_key)
+        return cls.of(_PREFIX + public_key)
 
     @classmethod
     def parse(cls, text: str) -> PeerId:

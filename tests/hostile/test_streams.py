@@ -9,6 +9,7 @@ import trio
 from libp2p.crypto.ed25519 import create_new_key_pair
 
 from tests.transports.test_yamux import RST, SYN, WINDOW, muxer
+from transports.config import HostConfig
 from transports.libp2p.connection import Connection
 from transports.libp2p.yamux import MAX_SERVED
 from transports.peer_id import PeerId
@@ -26,13 +27,13 @@ async def test_streams_opened_and_reset_in_one_go(autojump_clock: trio.abc.Clock
             background_nursery=nursery,
             serve_stream=serve,
             inbound_stream_limit=lambda peer: 8,
-            byte_limit=lambda peer: None,
-            stream_limit=lambda peer: None,
+            config=HostConfig(),
             remove_conn=lambda connection: None,
             notify_disconnected=told,
         )
         peer = PeerId.from_public_key(create_new_key_pair(bytes(32)).public_key.to_bytes())
         connection = Connection(mux, swarm, "inbound", peer, "/ip4/192.0.2.1/tcp/1")
+        connection.trust()
         raw.feed(WINDOW, SYN | RST, 1, 0)
         await trio.testing.wait_all_tasks_blocked()
         assert mux.close_reason is None

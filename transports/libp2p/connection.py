@@ -51,14 +51,18 @@ class Connection(SwarmConn):
         self.opened_at = trio.current_time()
         self.remote_host = remote_address.split("/")[2]
         muxed_conn.inbound_limit = lambda: swarm.inbound_stream_limit(peer)
-        muxed_conn.byte_limit = lambda: swarm.byte_limit(peer)
-        muxed_conn.stream_limit = lambda: swarm.stream_limit(peer)
+        muxed_conn.byte_limit = swarm.config.stranger_bytes
+        muxed_conn.stream_limit = swarm.config.streams_of_stranger
         muxed_conn.on_stream = self._begin
         self._served: set[trio.CancelScope] = set()
 
     def __repr__(self) -> str:
         way = "from" if self.inbound else "to"
         return f"<Connection {way} {self.remote_address}, peer {self.peer.short}, {self.muxed_conn!r}>"
+
+    def trust(self) -> None:
+        """The peer is admitted: what bounds strangers does not bound it, as long as this connection lasts."""
+        self.muxed_conn.byte_limit = self.muxed_conn.stream_limit = None
 
     @property
     def heard_at(self) -> float:

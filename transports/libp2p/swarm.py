@@ -116,12 +116,6 @@ class Swarm(LibrarySwarm):
     def inbound_stream_limit(self, peer: PeerId) -> int:
         return self.config.streams_per_member if self.policy.is_admitted(peer) else self.config.streams_per_stranger
 
-    def byte_limit(self, peer: PeerId) -> int | None:
-        return None if self.policy.is_admitted(peer) else self.config.stranger_bytes
-
-    def stream_limit(self, peer: PeerId) -> int | None:
-        return None if self.policy.is_admitted(peer) else self.config.streams_of_stranger
-
     async def serve_stream(self, connection: Connection, stream: MuxedStream) -> None:
         await self.policy.serve_stream(connection, stream)
 
@@ -221,7 +215,7 @@ class Swarm(LibrarySwarm):
         """
         muxed = cast(Yamux, muxed_conn)
         try:
-            peer = PeerId(muxed.peer_id.to_bytes())
+            peer = PeerId.of(muxed.peer_id.to_bytes())
         except ValueError as error:
             await muxed.close(str(error))
             raise SwarmException(str(error)) from error
@@ -245,6 +239,7 @@ class Swarm(LibrarySwarm):
         self.connections[muxed.peer_id] = [*siblings, connection]
         if self.policy.is_admitted(peer):
             self.gate.remember_member(connection.remote_host)
+            connection.trust()
         if not siblings:
             self.policy.first_connection(peer)
         elif len(siblings) >= self.config.max_connections_per_peer:

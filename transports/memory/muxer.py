@@ -58,8 +58,8 @@ class MemoryMuxer(Yamux):
         self.heard_at = trio.current_time()
         kind, flags, stream_id, length, payload = frame
         try:
-            if (allowed := self.byte_limit()) is not None and self.received > allowed:
-                raise ProtocolViolation(f"{self.received} bytes before admission, the limit is {allowed}")
+            if self.byte_limit is not None and self.received > self.byte_limit:
+                raise ProtocolViolation(f"{self.received} bytes before admission, the limit is {self.byte_limit}")
             if kind <= WINDOW_UPDATE:
                 self._on_stream_frame(kind, flags, stream_id, length, payload)
             elif kind == GO_AWAY:
