@@ -60,6 +60,12 @@ MAX_TOPIC = 256
 """Characters of a topic name; ours have about 90."""
 MAX_AUTHORS = 4096
 """Authors whose rate is remembered."""
+IGNORED_RATE = 100.0
+"""Messages per second of one forwarder that say nothing new, before they count against it. An honest one passes on what
+was news to it; where two floods cross, some of that is none any more."""
+IGNORED_BURST = 500.0
+"""Of those at once: what reached both through sync first, when a mesh heals."""
+MAX_FORWARDERS = 1024
 SIGNATURE_PREFIX = PUBSUB_SIGNING_PREFIX.encode()
 SIGNATURE_SIZE = 64
 RETRY_DELAYS = (0.1, 0.5, 2.0, 5.0, 10.0)
@@ -125,6 +131,7 @@ class Pubsub(LibraryPubsub):
         self._authors: TokenBuckets[PeerId] = TokenBuckets(
             config.gossip_author_rate, config.gossip_author_burst, MAX_AUTHORS
         )
+        self._ignored: TokenBuckets[ID] = TokenBuckets(IGNORED_RATE, IGNORED_BURST, MAX_FORWARDERS)
         self._rates: dict[ID, tuple[int, int]] = {}
 
     def __repr__(self) -> str:
@@ -241,10 +248,13 @@ class Pubsub(LibraryPubsub):
         muxed.consume(take)
 
     def _take_frames(self, muxed: MuxedStream, buffer: bytes) -> bytes:
-        """Handle the whole frames in *buffer*; what is left of it. Resets the stream of a peer that sends nonsense."""
+        """Handle the whole frames in *buffer*; what is left of it. Resets the stream of a peer that sends nonsense.
+
+        The stream of a muted peer is reset, and so is the next one that it opens, until it is heard again.
+        """
         peer_id = muxed.muxed_conn.peer_id
-        while True:
-            if not self._admitted(peer_id):
+        while buffer:
+            if not self._admitted(peer_id) or self.scores.muted(peer_id, trio.current_time()):
                 muxed.abort()
                 return b""
             try:
@@ -257,9 +267,8 @@ class Pubsub(LibraryPubsub):
                 self.scores.add(peer_id, Fault.MALFORMED, trio.current_time())
                 muxed.abort()
                 return b""
-            if self.scores.muted(peer_id, trio.current_time()):
-                rpc = rpc_pb2.RPC(subscriptions=rpc.subscriptions)  # these are not said a second time
             at_once(self._handle_rpc(peer_id, rpc))
+        return buffer
 
     async def _handle_rpc(self, peer_id: ID, rpc: rpc_pb2.RPC) -> None:
         try:
@@ -295,7 +304,7 @@ class Pubsub(LibraryPubsub):
 
         What is beyond a forwarder's rate is dropped unread and counts against it, repeated messages too. What is beyond
         an author's rate is dropped; it counts against the author who sends it himself, and not against who forwards it:
-        that one may have counted a little less.
+        that one may have counted a little less. What cannot be decided counts against the forwarder when it is much.
         """
         own = msg_forwarder == self.my_id
         now = trio.current_time()
@@ -316,13 +325,18 @@ class Pubsub(LibraryPubsub):
             if author is None:  # its id is not kept: forging the next one of somebody must not silence the real one
                 self.scores.add(msg_forwarder, Fault.REJECTED, now)
                 return
-            if self._authors.take(author, now):  # after the check: nobody spends another's share
+            from_author = author.raw == msg_forwarder.to_bytes()
+            if self._authors.wait(author, now):
                 self.dropped += 1
-                if author.raw == msg_forwarder.to_bytes():
+                if from_author:
                     self.scores.add(msg_forwarder, Fault.OVER_RATE, now)
                 return
             verdict = self.judges[topic](peer_of(msg_forwarder), author, msg.data)
+            if from_author or verdict is not None:  # nobody spends another's share, by forging him or repeating him
+                self._authors.take(author, now)
             if verdict is None:
+                if self._ignored.take(msg_forwarder, now):
+                    self.scores.add(msg_forwarder, Fault.OVER_RATE, now)
                 return
             self.seen_messages.add(message_id)
             if not verdict:
