@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scale, "RUNS", RUNS)
         patch.setattr(scale, "code_hash", lambda: "0" * 12)  # whatever happens to the tree meanwhile
+        patch.setattr(scale, "model", lambda folder, runs: {"error": "left out here"})
         done = CliRunner().invoke(scale.main, ["--out", str(out)])
         assert done.exit_code == 1, done.output
         assert "without nonsense-8" in done.output
@@ -83,6 +85,25 @@ def test_conclusions_follow_from_the_figures(tmp_path: Path) -> None:
     assert "Of these grows fastest: at rest, bytes per node and second, with N to the power 1.00" in page
     assert "| p50 ms | 1,000 | 1 | 1.1 | +10.0 % |" in page
     assert "- A note." in page
+
+
+def test_the_model_gets_of_each_size_the_run_that_rested_longest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runs = (Run("spread", 10), Run("spread", 10, ("--rest", "60"), "-rest"), Run("spread", 20), Run("spread", 30))
+    for run in runs[:3]:
+        (tmp_path / f"{run.name}.json").write_text(json.dumps(result(run.nodes)))
+    (tmp_path / "spread-30.json").write_text('{"error": "it failed"}')
+    asked: list[str] = []
+
+    def model(words: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        asked.extend(words)
+        return subprocess.CompletedProcess(words, 0, stdout='{"figures": {}}')
+
+    monkeypatch.setattr(subprocess, "run", model)
+    assert scale.model(tmp_path, runs) == {"figures": {}}
+    assert asked[-5:] == ["--runs", str(tmp_path / "spread-10-rest.json"), "--runs", str(tmp_path / "spread-20.json"),
+                          "--json"]  # fmt: skip
 
 
 def test_without_any_run_the_page_says_so(tmp_path: Path) -> None:
