@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import trio
 from libp2p.abc import ITransport
@@ -52,9 +52,6 @@ from transports.libp2p.websocket import WebSocket
 from transports.peer_id import PeerId
 from transports.ping import PING, Pinger, serve_ping
 from transports.stream import Stream
-
-if TYPE_CHECKING:
-    from transports.memory.network import MemoryNetwork
 
 logger = logging.getLogger(__name__)
 
@@ -240,6 +237,10 @@ class Host:
                 del self._dialling[peer]
                 done.set()
 
+    def is_dialling(self, peer: PeerId) -> bool:
+        """Whether this node is dialling *peer* now."""
+        return peer in self._dialling
+
     def heard(self, peer: PeerId) -> float:
         """When the last bytes of *peer* came over a connection that is open now, in Trio time; -inf without one.
 
@@ -342,29 +343,40 @@ class Host:
         )
 
 
+class Network(Protocol):
+    """What hosts can be reached over."""
+
+    def listen_addresses(self, peer: PeerId, addresses: Sequence[str], /) -> tuple[str, ...]:
+        """Where the host of *peer*, which is to listen at *addresses*, listens in this network."""
+
+    def attached(self, peer: PeerId, config: HostConfig, keys: KeyPair) -> AbstractContextManager[Carrier]:
+        """The host of *peer* is in this network for the length of the block. *config* says where it listens."""
+
+
 @asynccontextmanager
-async def open_host(config: HostConfig, key: bytes, network: MemoryNetwork | None = None) -> AsyncIterator[Host]:
+async def open_host(config: HostConfig, key: bytes, network: Network | None = None) -> AsyncIterator[Host]:
     """Run a host with the identity of the 32-byte Ed25519 seed *key* for the length of the block.
 
     Raises ListenError when an address cannot be listened on, AddressError when one is not understood. On exit all
     connections are closed (what was written leaves first, within a second) and all tasks have ended. An exception of
-    the block comes out as it is, not in a group. With a *network* no socket is opened; see transports/memory.
+    the block comes out as it is, not in a group. *network*: another than the machine's own; see transports/memory.
     """
     require_checked_version()
     _check_listen(config.listen)
-    key_pair = create_new_key_pair(key)
-    peer_id = PeerId(ID.from_pubkey(key_pair.public_key).to_bytes())
+    keys = create_new_key_pair(key)
+    peer_id = PeerId.of(ID.from_pubkey(keys.public_key).to_bytes())
+    carrier: AbstractContextManager[Carrier]
     if network is None:
-        carrier: AbstractContextManager[Carrier] = nullcontext(_sockets(config, key_pair))
+        carrier = nullcontext(sockets(config, keys))
     else:
         config = replace(config, listen=network.listen_addresses(peer_id, config.listen))
-        carrier = network.attached(peer_id)
+        carrier = network.attached(peer_id, config, keys)
     with carrier as (transports, upgrader):
-        async with _running(config, key_pair, peer_id, transports, upgrader) as host:
+        async with _running(config, keys, peer_id, transports, upgrader) as host:
             yield host
 
 
-def _sockets(config: HostConfig, key_pair: KeyPair) -> Carrier:
+def sockets(config: HostConfig, key_pair: KeyPair) -> Carrier:
     """The machine's own network, encrypted."""
     security = cast(
         TSecurityOptions,

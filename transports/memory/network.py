@@ -10,8 +10,10 @@ from functools import partial
 
 import trio
 from libp2p.abc import ITransport
+from libp2p.crypto.keys import KeyPair
 
 from transports.addresses import parse
+from transports.config import HostConfig
 from transports.errors import ListenError
 from transports.libp2p.upgrader import Upgrader
 from transports.memory.connection import End
@@ -100,8 +102,11 @@ class MemoryNetwork:
         return tuple(found)
 
     @contextmanager
-    def attached(self, peer: PeerId) -> Iterator[tuple[list[ITransport], Upgrader]]:
-        """A life of the host of *peer*: afterwards nothing of it is left in the network. One at a time."""
+    def attached(self, peer: PeerId, config: HostConfig, keys: KeyPair) -> Iterator[tuple[list[ITransport], Upgrader]]:
+        """A life of the host of *peer*: afterwards nothing of it is left in the network. One at a time.
+
+        Nothing is encrypted and nothing times out here, so settings and keys are of no use.
+        """
         place = self.place(peer)
         if place.condition in (Condition.RUNS, Condition.STALLED):
             raise ValueError(f"{peer} runs already; kill it, or close its host, before it is opened again")
