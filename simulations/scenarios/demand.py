@@ -124,6 +124,15 @@ class BusyWorker(Worker):
         return b"{}"
 
 
+class Reach(StrEnum):
+    """How far it was to who answered."""
+
+    LOCAL = "local"
+    LINKED = "linked"
+    NEW = "new"
+    """There was no connection when the wish came up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What became of a job in the mesh."""
@@ -135,11 +144,13 @@ class Answer:
     """Others that were tried."""
     hedged: bool
     """A second node was asked as well, because the first one took long."""
+    reach: Reach | None
 
 
 async def ask(member: Member, job: Job, way: Way) -> Answer:
     """Have *job* done through the router and dispatcher of *member*'s node."""
     began, dispatcher, intent = trio.current_time(), member.node.dispatcher, Intent(tool=WORK.tool, text=job.text)
+    linked = frozenset(member.node.host.connections())
     if way is Way.UNIT:
         done = await dispatcher.unit(Unit(intent, job.args, deadline_s=DEADLINE_S))
         peer, in_vain, hedged = done.peer if done.ok else None, len(done.attempts), done.hedged
@@ -151,7 +162,10 @@ async def ask(member: Member, job: Job, way: Way) -> Answer:
                 peer, in_vain = execution.candidate.peer, len(execution.attempts)
         except CallError:
             peer = None
-    return Answer(peer, trio.current_time() - began, in_vain, hedged)
+    reach = None
+    if peer is not None:
+        reach = Reach.LOCAL if peer == member.peer else Reach.LINKED if peer in linked else Reach.NEW
+    return Answer(peer, trio.current_time() - began, in_vain, hedged, reach)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,14 @@ says so. An intent goes through the router and dispatcher of the node where it a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
 
 from atmosphere.mesh.announcer import beacon_period
 from simulations.metrics import Spread
-from simulations.scenarios.demand import KINDS, Answer, BusyWorker, Job, Oracle, Placed, Way, ask, jobs
+from simulations.scenarios.demand import KINDS, Answer, BusyWorker, Job, Oracle, Placed, Reach, Way, ask, jobs
 from simulations.scenarios.running import Measured, Options, measured, rest
 from simulations.virtual import Virtual
 from simulations.world import Member, World, open_world
@@ -79,6 +79,8 @@ class RoutingResult:
     """Mean time of the answered intents over that of the oracle."""
     longer_ms: Spread | None
     """For each intent, beyond the oracle's time for it; it may be negative, as the oracle is greedy."""
+    beyond_work_ms: Mapping[str, Spread | None]
+    """The answers' time without the work itself (ways, greetings, queues), by how the worker was reached."""
     degree: float
     """Links of a node in the end: calls make connections."""
     beacons_per_s: float
@@ -154,6 +156,9 @@ async def routing(
         oracle=_placement(best, workers),
         longer=round(sum(here for here, _ in pairs) / max(1e-9, sum(there for _, there in pairs)), 3),
         longer_ms=Spread.of([here - there for here, there in pairs]),
+        beyond_work_ms={
+            reach.value: Spread.of(_beyond_work(wishes, answers, found, workers, reach)) for reach in Reach
+        },
         degree=round(degree, 2),
         beacons_per_s=round(spoken / cost.virtual_s, 2),
         beacons_per_s_at_rest=round(nodes / beacon_period(nodes), 2),
@@ -181,6 +186,17 @@ async def _ask_all(
             nursery.start_soon(one, job, world.members[caller])
             options.progress(f"{len(wishes)} intents", (job.number + 1) / len(wishes))
     return [answers[job.number] for job in wishes]
+
+
+def _beyond_work(
+    wishes: Sequence[Job], answers: Sequence[Answer], found: Mapping[int, Placed], workers: Sequence[BusyWorker],
+    reach: Reach,
+) -> list[float]:
+    return [
+        answer.seconds - job.seconds * workers[found[job.number].server].slowness
+        for job, answer in zip(wishes, answers, strict=True)
+        if answer.reach is reach
+    ]
 
 
 def _beacons(world: World) -> int:

@@ -27,6 +27,9 @@ def test_intents_are_done_by_who_can(found: dict[str, Any]) -> None:
     assert found["failed"] == 0
     assert found["right"] == 1.0
     assert found["errors"] == []
+    reached = found["beyond_work_ms"]
+    assert reached["linked"]["p50"] > 40
+    assert sum(each is not None for each in reached.values()) >= 2
 
 
 def test_the_oracle_is_better_but_not_by_magic(found: dict[str, Any]) -> None:
