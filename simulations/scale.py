@@ -27,7 +27,7 @@ import psutil
 import trio
 
 from simulations.scale_page import Scale, write_page
-from simulations.sweep import Done, Job, command, expected_mb, run_all
+from simulations.sweep import Done, Job, command, expected_mb, last_words, run_all
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("transports", "protocols", "atmosphere", "simulations")
@@ -115,9 +115,9 @@ def main(quick: bool, fresh: bool, only: tuple[str, ...], out: Path) -> None:
     results = {run.name: _kept(folder, run) for run in runs}
     by = "python -m simulations.scale --quick" if quick else "make scale"
     write_page(out, Scale(results, code, model(folder, runs), by))
-    failed = [run.name for run in runs if "figures" not in results[run.name]]
-    click.echo(f"{out.name} is written" + (f"; without {', '.join(failed)}" if failed else ""))
-    if failed:
+    missing = [run.name for run in runs if "figures" not in results[run.name]]
+    click.echo(f"{out.name} is written" + (f"; without {', '.join(missing)}" if missing else ""))
+    if any(run.name in missing for run in wanted):
         raise SystemExit(1)
 
 
@@ -172,10 +172,11 @@ async def _make_some(runs: Sequence[Run], cores: int, folder: Path, temporary: P
         if done.error is None:
             result |= json.loads((temporary / run.name / "result.json").read_text())
         else:
-            result["error"] = done.error
+            result["error"] = last_words(done.error)  # all of it has paths of this machine in it
+            click.echo(done.error, err=True)
         text = json.dumps(result, separators=(",", ":")) + "\n"
         (folder / f"{run.name}.json").write_text(text)
-        click.echo(f"{run.name}: {'done' if done.error is None else done.error.strip().splitlines()[-1]}")
+        click.echo(f"{run.name}: {result.get('error', 'done')}")
 
     def told(count: int, running: Sequence[str]) -> None:
         click.echo(f"running: {', '.join(running)}")

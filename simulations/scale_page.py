@@ -345,7 +345,7 @@ def _runs(scale: Scale) -> str:
             f"`{of['command']}`" if "command" in of else name,
             f"{figures['cpu_s']:.0f}, {figures['wall_s']:.0f} s" if done else "-",
             f"{figures['peak_rss_mb'] / 1024:.2f} GB" if done else "-",
-            f"`{figures['trace_hash'][:12]}`" if done else of["error"].strip().splitlines()[-1],
+            f"`{figures['trace_hash'][:12]}`" if done else of["error"],
             of.get("commit") or "-",
             "yes" if of.get("code") == scale.code else "no",
         ))  # fmt: skip

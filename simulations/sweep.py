@@ -82,8 +82,14 @@ def short_row(row: Mapping[str, Any]) -> dict[str, Any]:
         elif value is not None:
             shown[name] = value
     if "error" in row:
-        shown["error"] = str(row["error"]).strip().splitlines()[-1]
+        shown["error"] = last_words(row["error"])
     return shown
+
+
+def last_words(error: str) -> str:
+    """The last line of *error* that says something, without the frame that groups of exceptions are drawn in."""
+    lines = [line.strip(" |+-") for line in error.splitlines()]
+    return next((line for line in reversed(lines) if line), "")
 
 
 def curves(keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -204,7 +210,7 @@ async def _run(job: Job) -> Done:
     if done.returncode == 0:
         return Done(done.stdout.decode(), None)
     tail = done.stderr.decode(errors="replace")[-TAIL:]
-    return Done("", f"{tail.rstrip()}\nexit status {done.returncode}".lstrip())
+    return Done("", f"exit status {done.returncode}\n{tail}".rstrip())
 
 
 def _told(ended: int, running: Sequence[str]) -> None:

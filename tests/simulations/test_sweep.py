@@ -13,7 +13,7 @@ import trio
 from click.testing import CliRunner
 
 from simulations.cli import simulate
-from simulations.sweep import Done, Job, curves, run_all
+from simulations.sweep import Done, Job, curves, last_words, run_all
 
 QUICKLY = ("--rest", "1", "--news", "2")
 
@@ -47,7 +47,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     failed, well = json.loads(done.stdout)
     assert done.returncode == 1
     assert "is a file" in failed["error"]
-    assert failed["error"].endswith("exit status 2")
+    assert failed["error"].startswith("exit status 2\n")
     assert (failed["scenario"], failed["seed"], failed["sweep"]) == ("spread", 1, {"seed": 1})
     assert well["delivered"] == 1.0
     assert "is a file" in (tmp_path / "index.html").read_text()
@@ -98,7 +98,8 @@ async def test_the_end_of_what_was_said_is_the_error() -> None:
     (broken, well), _ = await run([job("a", 1, "raise SystemExit('x' * 9000 + ' broke')"), job("b", 1, "print(1)")])
     assert well == Done("1\n", None)
     assert broken.error is not None
-    assert broken.error.endswith("broke\nexit status 1")
+    assert broken.error.startswith("exit status 1\n")
+    assert broken.error.endswith(" broke")
     assert len(broken.error) < 2100
 
 
@@ -107,6 +108,12 @@ async def test_what_takes_too_long_is_ended() -> None:
     with trio.fail_after(30):
         (done,) = await run_all([endless])
     assert done.error == "ended after 0.1 s"
+
+
+def test_the_last_words_of_a_group_of_exceptions_are_its_innermost_ones() -> None:
+    error = "exit status 1\n  +-+---------------- 1 ----------------\n    | ValueError: no\n    +--------------------\n"
+    assert last_words(error) == "ValueError: no"
+    assert last_words("") == ""
 
 
 def test_curves_are_over_the_swept_key_with_a_line_for_each_other_one() -> None:
