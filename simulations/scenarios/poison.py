@@ -47,6 +47,8 @@ WITHIN_S = 15.0
 """What has not arrived by then counts as lost."""
 LOOK_EVERY_S = 0.5
 """At who is cut off."""
+RIPE_S = 10.0
+"""Pairs that have met later than so long before the end are not counted: a liar goes on and finds new neighbours."""
 CALLS_SHOWN_S = 5.0
 CALLERS = 10
 CALL_DEADLINE_S = 10.0
@@ -70,8 +72,9 @@ class CutOff:
     ever: float
     """Share of the pairs in which the second has cut off the first, at some time."""
     in_the_end: float
+    """The same in the end, or nothing of the first comes to the second any more."""
     after_ms: Spread | None
-    """From the beginning of malice, over the pairs."""
+    """Over the pairs, since malice began or, if that was later, they met."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,31 +330,30 @@ class _Cut:
         self._honest = honest
         self._others = others
         self._how = how
-        self._began = trio.current_time()
-        self._harmed: set[tuple[int, int]] = set()
+        self._harmed: dict[tuple[int, int], float] = {}
         self._after: dict[tuple[int, int], float] = {}
 
     def look(self) -> None:
         """At every pair, now."""
+        now = trio.current_time()
         for member in self._honest:
             for other in self._others:
                 cuts, pair = self._how(member, other), (member.number, other.number)
                 if cuts is not None:
-                    self._harmed.add(pair)
-                if cuts and pair in self._harmed:
-                    self._after.setdefault(pair, trio.current_time() - self._began)
+                    self._harmed.setdefault(pair, now)
+                if cuts:
+                    self._after.setdefault(pair, now - self._harmed[pair])
 
     def result(self) -> CutOff:
         """In the end."""
-        pairs = max(1, len(self._harmed))
+        end = trio.current_time()
+        ripe = [pair for pair, since in self._harmed.items() if end - since >= RIPE_S]
         members = {member.number: member for member in (*self._honest, *self._others)}
-        now = sum(bool(self._how(members[first], members[second])) for first, second in self._harmed)
+        cut = [self._after[pair] for pair in ripe if pair in self._after]
+        now = sum(self._how(members[first], members[second]) is not False for first, second in ripe)
+        pairs = max(1, len(ripe))
         return CutOff(
-            len(self._others),
-            len(self._harmed),
-            round(len(self._after) / pairs, 4),
-            round(now / pairs, 4),
-            Spread.of(list(self._after.values())),
+            len(self._others), len(ripe), round(len(cut) / pairs, 4), round(now / pairs, 4), Spread.of(cut)
         )
 
 
