@@ -1,6 +1,7 @@
 """The records this node has seen and verified, by content: what sync gives out and what it still needs.
 
-Pure and bounded: the least recently used record of a kind goes when the kind is full.
+Pure and bounded: the least recently used record of a kind goes when the kind is full. Use counts from half full on:
+before, nothing has to go soon.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ class Library:
 
     def get(self, key: Key) -> bytes | None:
         records = self._records[key.kind]
-        body = records.pop(key.key, None)
-        if body is not None:
-            records[key.key] = body
+        body = records.get(key.key)
+        if body is not None and (2 * len(records) > CAPACITY[key.kind] or 2 * self.size > MAX_BYTES):
+            records[key.key] = records.pop(key.key)
         return body
 
     def drop(self, key: Key) -> None:
