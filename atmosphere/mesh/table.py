@@ -167,17 +167,16 @@ class GradientTable:
         if before is not None and beacon.order <= before.order:
             return False
         self._holds(node, membership)
-        self.nodes[peer] = node = replace(
-            node, beacon=beacon, membership=membership, load_permille=beacon.load_permille, queue=beacon.queue
+        self.nodes[peer] = Node(  # all at once: this is what happens most
+            peer, max(node.last_seen, seen), node.state, node.path, beacon, membership, node.offer,
+            beacon.load_permille, beacon.queue, node.rtt_ms, node.reason, node.silent_since,
         )
         if before is None or (before.membership, before.offer) != (beacon.membership, beacon.offer):
             self._changed(peer, "said something new of itself")
-        if proof:
+        if proof and node.state is not State.ONLINE:
             self.alive(peer, seen)
-        else:
-            self.nodes[peer] = replace(node, last_seen=max(node.last_seen, seen))
-            if new or node.state is State.LEFT:
-                self.gone(peer, "it was offline when this node heard of it")
+        elif not proof and (new or node.state is State.LEFT):
+            self.gone(peer, "it was offline when this node heard of it")
         return True
 
     def _holds(self, node: Node, membership: Membership | None) -> None:
