@@ -53,16 +53,14 @@ class TokenBuckets(Generic[K]):
             latest = max(now, self._buckets.get(key, (0.0, now))[1])
             self._buckets[key] = (self._tokens(key, now) - (0.0 if seconds else cost), latest)
             self._buckets.move_to_end(key)
-            self._forget(now)
+            while len(self._buckets) > self.capacity or self._oldest_is_full(now):
+                self._buckets.popitem(last=False)
         return seconds
 
-    def _forget(self, now: float) -> None:
-        """Two that asked longest ago, if they have all that they may have: so memory shrinks when fewer ask."""
-        for _ in range(2):
-            oldest = next(iter(self._buckets))
-            full = self._tokens(oldest, now) >= self.burst
-            if len(self._buckets) > self.capacity or (full and len(self._buckets) > 1):
-                del self._buckets[oldest]
+    def _oldest_is_full(self, now: float) -> bool:
+        """Whether who asked longest ago has all that he may have: he need not be remembered."""
+        tokens, at = next(iter(self._buckets.values()))
+        return tokens + (now - at) * self.rate >= self.burst and len(self._buckets) > 1
 
     def _tokens(self, key: K, now: float) -> float:
         tokens, at = self._buckets.get(key, (self.burst, now))

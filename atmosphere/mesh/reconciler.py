@@ -85,6 +85,7 @@ class Reconciler:
         self._compared: dict[PeerId, tuple[bytes, bytes]] = {}
         """Digests of trust, theirs and ours, after theirs was fetched: what still differs does not hold here."""
         self._something_wanted = trio.Event()
+        self._asleep_until = float("inf")
         self._nursery: trio.Nursery | None = None
 
     def __repr__(self) -> str:
@@ -93,10 +94,9 @@ class Reconciler:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Compare and fetch until cancelled."""
         async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._now_and_then)
             self._nursery.start_soon(self._pull)
             task_status.started()
-            await trio.sleep_forever()
+            await self._now_and_then()
 
     # -- neighbours ------------------------------------------------------------------------------------------------
 
@@ -230,21 +230,25 @@ class Reconciler:
 
     def wake(self) -> None:
         """Something may be wanted now."""
-        self._something_wanted.set()
+        if self._intake.wanted.next_due() < self._asleep_until:
+            self._something_wanted.set()
+
+    async def _sleep(self, until: float) -> None:
+        """Until that time of the node's clock, or until something is wanted earlier."""
+        self._asleep_until = until
+        self._something_wanted = trio.Event()
+        with trio.move_on_after(until - self._env.monotonic()):
+            await self._something_wanted.wait()
 
     async def _pull(self) -> None:
         """Fetch what gossip named and nobody has sent yet."""
         while True:
-            wait = self._intake.wanted.next_due() - self._env.monotonic()
-            if wait > 0:
-                self._something_wanted = trio.Event()
-                with trio.move_on_after(wait):
-                    await self._something_wanted.wait()
+            if (due := self._intake.wanted.next_due()) > self._env.monotonic():
+                await self._sleep(due)
                 continue
             plan = self._intake.wanted.due(self._links, self._env.monotonic())
             if not plan:  # nobody to ask
-                self._something_wanted = trio.Event()
-                await self._something_wanted.wait()
+                await self._sleep(float("inf"))
                 continue
             limiter = trio.CapacityLimiter(PARALLEL_PULLS)
             async with trio.open_nursery() as nursery:

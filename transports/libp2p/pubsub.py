@@ -125,6 +125,8 @@ class Pubsub(LibraryPubsub):
         self.dropped = 0
         self._gossipsub = router
         self._admitted = admitted
+        self._me = self.my_id
+        self._me_raw = self._me.to_bytes()
         self._peer_scopes: dict[ID, trio.CancelScope] = {}
         self.scores: Scores[ID] = Scores()
         router.shunned = lambda peer: self.scores.shunned(peer, trio.current_time())
@@ -306,7 +308,7 @@ class Pubsub(LibraryPubsub):
         an author's rate is dropped; it counts against the author who sends it himself, and not against who forwards it:
         that one may have counted a little less. What cannot be decided counts against the forwarder when it is much.
         """
-        own = msg_forwarder == self.my_id
+        own = msg_forwarder is self._me  # which the library gives where we publish; nobody connects to himself
         now = trio.current_time()
         if not own and self._over_rate(msg_forwarder):
             self.dropped += 1
@@ -316,7 +318,7 @@ class Pubsub(LibraryPubsub):
         if self.seen_messages.has(message_id):
             return
         if not own:
-            if len(msg.topicIDs) != 1 or msg.topicIDs[0] not in self.judges or msg.from_id == self.my_id.to_bytes():
+            if len(msg.topicIDs) != 1 or msg.topicIDs[0] not in self.judges or msg.from_id == self._me_raw:
                 return
             topic = msg.topicIDs[0]
             if self.scores.muted(msg_forwarder, now):
