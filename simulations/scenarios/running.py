@@ -118,7 +118,7 @@ def table_error(world: World) -> float:
     offer is not the one that node has now.
     """
     running = world.running
-    offers = {member: _order(member.node.table.nodes[member.peer].offer) for member in running}
+    offers = {member: which(member.node.table.nodes[member.peer].offer) for member in running}
     viewers = running[:: max(1, ceil(len(running) / VIEWERS))]
     wrong = sum(_is_wrong(world, viewer, other, offers) for viewer in viewers for other in world.members)
     return wrong / max(1, len(viewers) * (len(running) - 1))
@@ -129,10 +129,10 @@ def _is_wrong(world: World, viewer: Member, other: Member, offers: Mapping[Membe
         return False
     if other not in offers:
         return world.knows(viewer, other)
-    return not world.knows(viewer, other) or _order(viewer.node.table.nodes[other.peer].offer) != offers[other]
+    return not world.knows(viewer, other) or which(viewer.node.table.nodes[other.peer].offer) != offers[other]
 
 
-def _order(offer: Offer | None) -> tuple[int, int]:
+def which(offer: Offer | None) -> tuple[int, int]:
     """Which of a node's offers it is. (A node itself has the time of its own to the nanosecond, others have not.)"""
     return (0, 0) if offer is None else (offer.epoch, offer.sequence)
 
