@@ -94,8 +94,8 @@ QUICK = (
 @click.option("--quick", is_flag=True, help="A handful of nodes: to see that it works, in a few minutes")
 @click.option("--fresh", is_flag=True, help="Run again what the same code has run already")
 @click.option("--only", multiple=True, metavar="NAME", help="Make these runs alone, as spread-1000; tell of all")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=ROOT / "docs" / "scale.md",
-              help="The page; JSON and plots go into a folder of that name beside it  [default: docs/scale.md]")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("docs/scale.md"),
+              show_default=True, help="The page; JSON and plots go into a folder of that name beside it")
 def main(quick: bool, fresh: bool, only: tuple[str, ...], out: Path) -> None:
     """Make all the runs that docs/scale.md tells of, and write it."""
     runs = QUICK if quick else RUNS

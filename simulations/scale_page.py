@@ -141,13 +141,14 @@ GOALS = (
     _Goal("flash-crowd-1111", "flash-crowd, 1,000 joins in 60 s: every node routable within 15 s",
           lambda of: f"{_percent(of['routable'])} of the pairs, the last after {_ms(of['routable_ms'], 'max')}",
           lambda of: of["routable"] == 1 and of["routable_ms"]["max"] <= 15_000),
-    _Goal("poison-100", "poison, 100 nodes, 20 % malicious: honest delivery at least 99 %, liars cut off",
-          lambda of: f"{_percent(of['delivered'])}; shunned by honest neighbours: " + ", ".join(
-              f"{kind} {_percent(cut['shunned'])}" for kind, cut in of["cut_off"].items() if cut["liars"]),
-          lambda of: of["delivered"] >= 0.99
-          and all(cut["shunned"] > 0.5 for kind, cut in of["cut_off"].items() if cut["links"] and kind != "load")),
+    _Goal("poison-100", "poison, 100 nodes, 20 % malicious: honest delivery at least 99 %, liars cut off by 95 % of "
+          "those whom they could harm, no second call to who lies about load",
+          lambda of: f"{_percent(of['delivered'])}; cut off: " + ", ".join(
+              f"{kind} {_percent(cut['in_the_end'])}" for kind, cut in of["cut_off"].items() if cut["pairs"])
+          + f"; {of['to_load_liars_again']} second calls",
+          lambda of: of["delivered"] >= 0.99 and of["to_load_liars_again"] == 0
+          and all(cut["in_the_end"] >= 0.95 for cut in of["cut_off"].values() if cut["pairs"])),
 )  # fmt: skip
-"""Load liars keep their place in gossip: what they say is not wrong there. They lose their calls."""
 
 
 def _goals(scale: Scale) -> str:
