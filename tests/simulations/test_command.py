@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from simulations.cli import simulate as simulate_command
 from simulations.command import fitting
+from simulations.scale_page import GOALS
 from tests.simulations.commands import simulate
 
 KEYS = {
@@ -46,6 +47,10 @@ def test_every_scenario_has_the_common_figures(scenario: str) -> None:
     assert found["bytes_per_node_s"] > 0
     assert 0 <= found["table_error"] < 0.5
     assert found["peak_rss_mb"] > 0
+    for goal in GOALS:  # they read what the scenarios have
+        if goal.run.rsplit("-", 1)[0] == scenario:
+            assert goal.shown(found)
+            assert goal.met(found) in (True, False)
 
 
 def test_the_scenarios_here_are_all_there_are() -> None:
