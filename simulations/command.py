@@ -7,8 +7,8 @@ import importlib.util
 import json
 import shlex
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,7 @@ def run(
         with line.watching() if line is not None else nullcontext():
             return await play(virtual, options)
 
-    with accelerated(NAMES if fidelity == "fast" else ()):
+    with interruptible(), accelerated(NAMES if fidelity == "fast" else ()):
         outcome = run_virtual(watched, seed=seed)
     found = {**figures(name, nodes, seed, fidelity, outcome), "command": command_line(context, fidelity)}
     if report is not None:
@@ -93,6 +93,17 @@ def run(
 
         write_run(report, found, distributions(outcome.value))
     click.echo(json.dumps(found) if as_json else text(found))
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C within Trio ends the command without a traceback."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if group.subgroup(KeyboardInterrupt) is not None:
+            raise click.Abort from None
+        raise
 
 
 def fitting(nodes: int, fidelity: str | None) -> str:

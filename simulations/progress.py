@@ -9,7 +9,7 @@ from typing import Protocol
 import click
 import trio
 
-from simulations.virtual import wall_s
+from simulations import virtual  # not its clock by name: that would be replaced by the virtual one
 
 DRAWN_EVERY_S = 0.2
 """Of real time."""
@@ -35,7 +35,7 @@ class ProgressLine(trio.abc.Instrument):
 
     def __init__(self, scenario: str) -> None:
         self._scenario = scenario
-        self._began = self._drawn = wall_s()
+        self._began = self._drawn = virtual.wall_s()
         self._step = "begins"
         self._share: float | None = None
         self._ends: float | None = None
@@ -73,10 +73,10 @@ class ProgressLine(trio.abc.Instrument):
         if share is not None:
             filled = round(CELLS * min(1.0, max(0.0, share)))
             bar = f"[{'#' * filled}{'-' * (CELLS - filled)}] "
-        return f"{self._scenario}: {bar}{self._step}, {self._now:.1f} virtual s, {wall_s() - self._began:.0f} s"
+        return f"{self._scenario}: {bar}{self._step}, {self._now:.1f} virtual s, {virtual.wall_s() - self._began:.0f} s"
 
     def _draw(self) -> None:
-        now = wall_s()
+        now = virtual.wall_s()
         if now - self._drawn >= DRAWN_EVERY_S:
             self._drawn = now
             click.echo(f"\r\033[K{self.line()}", nl=False, err=True)

@@ -26,6 +26,7 @@ import click
 import psutil
 import trio
 
+from simulations.command import interruptible
 from simulations.scale_page import Scale, write_page
 from simulations.sweep import Done, Job, command, expected_mb, last_words, run_all
 
@@ -111,7 +112,8 @@ def main(quick: bool, fresh: bool, only: tuple[str, ...], out: Path) -> None:
     for run in wanted:
         if run not in due:
             click.echo(f"{run.name}: there already")
-    trio.run(_make, due, folder, code)
+    with interruptible():
+        trio.run(_make, due, folder, code)
     results = {run.name: _kept(folder, run) for run in runs}
     by = "python -m simulations.scale --quick" if quick else "make scale"
     write_page(out, Scale(results, code, model(folder, runs), by))

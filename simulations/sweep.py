@@ -18,7 +18,7 @@ import click
 import psutil
 import trio
 
-from simulations.command import arguments, fitting
+from simulations.command import arguments, fitting, interruptible
 from simulations.hashing import HASH_SEED
 from simulations.report import table
 
@@ -61,7 +61,8 @@ def sweep_command(context: click.Context, sweeps: Sequence[str], as_json: bool, 
     if len(keys) < len(sweeps):
         raise click.BadParameter("each option may be swept once; give all its values there", param_hint="--sweep")
     points: list[Values] = [dict(zip(keys, values, strict=True)) for values in product(*keys.values())]
-    rows = trio.run(_rows, context, points, report)
+    with interruptible():
+        rows = trio.run(_rows, context, points, report)
     if report is not None:
         from simulations.page import write_sweep
 
