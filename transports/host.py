@@ -303,7 +303,7 @@ class Host:
         self._admitted.add(peer)
         for connection in self._connections_to(peer):
             self._swarm.gate.remember_member(connection.remote_host)
-            connection.trust()
+            connection.trust(True)
 
     def expect_members(self, addresses: Iterable[str]) -> None:
         """Keep budgets for handshakes from the IP addresses in these multiaddrs, where members were seen before.
@@ -325,6 +325,8 @@ class Host:
         for host in {conn.remote_host for conn in self._connections_to(peer)} - members:
             self._swarm.gate.forget_member(host)
         self.gossip.remove_peer(peer)
+        for connection in self._connections_to(peer):
+            connection.trust(False)
         self._nursery.start_soon(self.disconnect, peer)
 
     def is_admitted(self, peer: PeerId) -> bool:

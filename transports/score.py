@@ -98,7 +98,7 @@ class Scores(Generic[K]):
 
     def muted(self, peer: K, now: float) -> bool:
         """Whether *peer* is not listened to."""
-        return self.standing(peer, now) is Standing.MUTED
+        return bool(self._points) and self.standing(peer, now) is Standing.MUTED
 
     def count(self, now: float) -> tuple[int, int]:
         """How many peers are shunned, and how many of those muted."""

@@ -33,7 +33,7 @@ async def test_streams_opened_and_reset_in_one_go(autojump_clock: trio.abc.Clock
         )
         peer = PeerId.from_public_key(create_new_key_pair(bytes(32)).public_key.to_bytes())
         connection = Connection(mux, swarm, "inbound", peer, "/ip4/192.0.2.1/tcp/1")
-        connection.trust()
+        connection.trust(True)
         raw.feed(WINDOW, SYN | RST, 1, 0)
         await trio.testing.wait_all_tasks_blocked()
         assert mux.close_reason is None

@@ -60,9 +60,9 @@ class Connection(SwarmConn):
         way = "from" if self.inbound else "to"
         return f"<Connection {way} {self.remote_address}, peer {self.peer.short}, {self.muxed_conn!r}>"
 
-    def trust(self) -> None:
-        """The peer is admitted: what bounds strangers does not bound it, as long as this connection lasts."""
-        self.muxed_conn.byte_limit = self.muxed_conn.stream_limit = None
+    def trust(self, admitted: bool) -> None:
+        """Whether the peer is *admitted*: what bounds strangers does not bound it then, and its gossip is heard."""
+        self.muxed_conn.trusted = admitted
 
     @property
     def heard_at(self) -> float:

@@ -97,7 +97,9 @@ class MuxedStream(IMuxedStream):
         else:
             data = bytes(buffer[:n])
             del buffer[:n]
-        self._grant(len(data))
+        self._consumed += len(data)
+        if self._consumed >= INITIAL_WINDOW // 2:
+            self._grant()
         return data
 
     def consume(self, take: Callable[[bytes], None]) -> None:
@@ -115,17 +117,18 @@ class MuxedStream(IMuxedStream):
 
     def _give(self, payload: bytes) -> None:
         assert self._consumer is not None
-        self._grant(len(payload))
+        self._consumed += len(payload)
+        if self._consumed >= INITIAL_WINDOW // 2:
+            self._grant()
         try:
             self._consumer(payload)
         except Exception:
             logger.exception("what came on a stream could not be handled; the stream is reset")
             self.abort()
 
-    def _grant(self, size: int) -> None:
-        """*size* bytes were used: half a window at a time the peer may send as many again."""
-        self._consumed += size
-        if self._consumed >= INITIAL_WINDOW // 2 and not self.fin_received and self.reset_reason is None:
+    def _grant(self) -> None:
+        """Half a window was used: the peer may send as much again."""
+        if not self.fin_received and self.reset_reason is None:
             # The first update also raises the window to its full size, as this stream is bulk.
             grant = MAX_WINDOW - self._receive_window - len(self._buffer)
             self._receive_window += grant

@@ -256,7 +256,7 @@ class Pubsub(LibraryPubsub):
         """
         peer_id = muxed.muxed_conn.peer_id
         while buffer:
-            if not self._admitted(peer_id) or self.scores.muted(peer_id, trio.current_time()):
+            if not muxed.muxed_conn.trusted or self.scores.muted(peer_id, trio.current_time()):
                 muxed.abort()
                 return b""
             try:

@@ -239,7 +239,7 @@ class Swarm(LibrarySwarm):
         self.connections[muxed.peer_id] = [*siblings, connection]
         if self.policy.is_admitted(peer):
             self.gate.remember_member(connection.remote_host)
-            connection.trust()
+            connection.trust(True)
         if not siblings:
             self.policy.first_connection(peer)
         elif len(siblings) >= self.config.max_connections_per_peer:

@@ -71,9 +71,11 @@ class Yamux(IMuxedConn):
     on_close: Callable[[], Awaitable[Any]] | None
     inbound_limit: Callable[[], int]
     """How many inbound streams may be open now; beyond it they are reset. Set by the connection."""
-    byte_limit: int | None
-    """How many bytes may have come by now; beyond it the connection ends. None: any. Set by the connection."""
-    stream_limit: int | None
+    trusted = False
+    """Whether the peer is admitted: the two limits that follow are for others. Set by the connection, as they are."""
+    byte_limit: float = math.inf
+    """How many bytes may have come by now; beyond it the connection ends."""
+    stream_limit: float = math.inf
     """How many streams the peer may have opened by now, in the same way."""
     on_stream: Callable[[MuxedStream], None]
     """Called with each stream that the peer opens, in the step in which it comes. Set by the connection."""
@@ -85,8 +87,6 @@ class Yamux(IMuxedConn):
         self.event_closed = trio.Event()
         self.on_close = None
         self.inbound_limit = lambda: 0
-        self.byte_limit = None
-        self.stream_limit = None
         self.on_stream = lambda stream: stream.abort()
         self.received = 0
         self.heard_at = -math.inf
@@ -174,7 +174,7 @@ class Yamux(IMuxedConn):
             received = await self.secured_conn.read()
             self.received += len(received)
             self.heard_at = trio.current_time()
-            if self.byte_limit is not None and self.received > self.byte_limit:
+            if self.received > self.byte_limit and not self.trusted:
                 raise ProtocolViolation(f"{self.received} bytes before admission, the limit is {self.byte_limit}")
             buffer = buffer + received if buffer else received
             offset, end = 0, len(buffer)
@@ -221,7 +221,7 @@ class Yamux(IMuxedConn):
 
     def _accept(self, stream_id: int) -> MuxedStream | None:
         self.accepted += 1
-        if self.stream_limit is not None and self.accepted > self.stream_limit:
+        if self.accepted > self.stream_limit and not self.trusted:
             raise ProtocolViolation(f"{self.accepted} streams before admission, the limit is {self.stream_limit}")
         if self.inbound_count >= self.inbound_limit():
             self.refused_streams += 1
