@@ -42,7 +42,7 @@ def register(group: click.Group, common: Callable[[Callable[..., None]], Any], r
 
     @group.command("day", short_help="A day of machines that get up and go to bed: tables and answers hour by hour")
     @common
-    @click.option("--minutes", type=click.FloatRange(1), default=30.0, show_default=True,
+    @click.option("--minutes", type=click.FloatRange(1), default=15.0, show_default=True,
                   help="Virtual minutes that the day takes; the nodes' own periods stay as they are")
     @click.option("--intents-per-s", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True,
                   help="Of all nodes together, on average")

@@ -5,8 +5,8 @@ the others join. In the evening one says goodbye, one is killed as a process, on
 asleep: its network stands still while the node lives on alone (a real one's clock would stop, too). In the morning the
 first three start again with their disk, the fourth finds its network again. Demand follows the sun.
 
-The nodes' own periods are those of production: of a day in half an hour, comings and goings are 48 times as dense as on
-a real one, and so is the time for which tables are wrong.
+The nodes' own periods are those of production: of a day in a quarter of an hour, comings and goings are 96 times as
+dense as on a real one, and so is the time for which tables are wrong.
 """
 
 from __future__ import annotations
