@@ -120,7 +120,7 @@ def arguments(context: click.Context, without: tuple[str, ...] = ()) -> list[str
     found: list[str] = []
     for option in context.command.params:
         value = context.params.get(option.name or "")
-        if option.name in (*NOT_OF_THE_RUN, *without) or value == option.get_default(context):
+        if option.name in (*NOT_OF_THE_RUN, *without) or value in (None, option.get_default(context)):
             continue
         values: Any = value if option.multiple else (value,)
         found += [word for each in values for word in (option.opts[0], str(each).removesuffix(".0"))]

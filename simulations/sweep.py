@@ -145,7 +145,10 @@ async def _rows(context: click.Context, points: Sequence[Values], report: Path |
         words += [word for key, value in point.items() for word in (f"--{key}", str(value))]
         words += ["--report", str(report / folder)] if report is not None else []
         jobs.append(Job(folder, command(words), expected_mb(nodes)))
-    done = await run_all(jobs, told=_told if sys.stderr.isatty() else None)
+    terminal = sys.stderr.isatty()
+    done = await run_all(jobs, told=_told if terminal else None)
+    if terminal:
+        click.echo("\r\033[K", nl=False, err=True)
     for row, end in zip(rows, done, strict=True):
         row |= json.loads(end.said) if end.error is None else {"error": end.error}
     return rows
