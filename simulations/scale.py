@@ -95,9 +95,10 @@ QUICK = (
 @click.option("--quick", is_flag=True, help="A handful of nodes: to see that it works, in a few minutes")
 @click.option("--fresh", is_flag=True, help="Run again what the same code has run already")
 @click.option("--only", multiple=True, metavar="NAME", help="Make these runs alone, as spread-1000; tell of all")
+@click.option("--write-only", is_flag=True, help="Make no run: write the page from those that are there")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("docs/scale.md"),
               show_default=True, help="The page; JSON and plots go into a folder of that name beside it")
-def main(quick: bool, fresh: bool, only: tuple[str, ...], out: Path) -> None:
+def main(quick: bool, fresh: bool, only: tuple[str, ...], write_only: bool, out: Path) -> None:
     """Make all the runs that docs/scale.md tells of, and write it."""
     runs = QUICK if quick else RUNS
     unknown = set(only) - {run.name for run in runs}
@@ -107,7 +108,7 @@ def main(quick: bool, fresh: bool, only: tuple[str, ...], out: Path) -> None:
     folder = out.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     code = code_hash()
-    wanted = [run for run in runs if not only or run.name in only]
+    wanted = [run for run in runs if not write_only and (not only or run.name in only)]
     due = [run for run in wanted if fresh or not _is_there(folder, run, code)]
     for run in wanted:
         if run not in due:

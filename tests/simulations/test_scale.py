@@ -34,6 +34,10 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert "churn-8: there already" in again.output
         assert "running: nonsense-8" in again.output
         assert again.output.count("running:") == 1
+        page = out.read_text()
+        written = CliRunner().invoke(scale.main, ["--write-only", "--out", str(out)])
+        assert (written.exit_code, out.read_text()) == (0, page)
+        assert "running:" not in written.output
     return out
 
 
