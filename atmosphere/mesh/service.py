@@ -388,8 +388,7 @@ class Mesh:
             if now - pruned >= HOUSE_EVERY_S * len(self.table.nodes) / STRETCH_ABOVE:
                 pruned = now
                 for peer in self.table.prune(now):
-                    self._dialer.forget(peer)
-                    self._forget(peer)
+                    self._forget(peer)  # the dialer gives up by itself, but not whom the owner named
                 self._on_pruned()
             for peer in self.members.fallen():  # memberships that have expired
                 self._expel(peer)
