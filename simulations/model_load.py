@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, log
 
-from atmosphere.mesh.announcer import BASE_PERIOD_S, BEACONS_PER_SECOND
+from atmosphere.mesh.announcer import BASE_PERIOD_S, BEACONS_PER_SECOND, LOADS_PER_SECOND
 from atmosphere.mesh.reconciler import RECONCILE_S, STRETCH_ABOVE
 from atmosphere.mesh.table import MAX_NODES
 from protocols.sync.summary import BUCKET_ITEMS, DIGEST_BYTES, MAX_BUCKETS
@@ -24,7 +24,7 @@ OBJECT_BYTES = 4200
 RECORD_CPU_S = 0.0002
 """For the signatures of a record that is taken in; three for each node."""
 TOLD_PER_INTENT = 1.5
-"""Beacons that say how the load has changed, of nodes with two slots (scenario `routing`, 100 nodes)."""
+"""Changes of load that are worth a beacon, of nodes with two slots (scenario `routing`, 100 nodes)."""
 
 # The DHT is the library's, measured by itself at 300 and 1,000 nodes; the product has none yet.
 DHT_PROVIDE = 21.5 + 20
@@ -89,9 +89,10 @@ def beacon_period_s(nodes: int) -> float:
 
 
 def beacons_per_s(nodes: int, intents_per_node_s: float = 0.0) -> float:
-    """Said in the whole mesh, and so heard by every node: by the period, and for changes of load (a node at most one
-    a second lastingly)."""
-    return nodes * (1 / beacon_period_s(nodes) + min(1.0, TOLD_PER_INTENT * intents_per_node_s))
+    """Said in the whole mesh, and so heard by every node: by the period, and for changes of load, which have a budget
+    of their own for as many nodes as are known."""
+    news = min(LOADS_PER_SECOND / min(nodes, MAX_NODES), TOLD_PER_INTENT * intents_per_node_s)
+    return nodes * (1 / beacon_period_s(nodes) + news)
 
 
 def load(nodes: int, given: Prices, intents_per_node_s: float = 0.0) -> Load:
@@ -163,6 +164,7 @@ def limits(given: Prices) -> list[Limit]:
     busy = f"with an intent every {1 / INTENTS_PER_NODE_S:.0f} s at each node, news of load"
     found = [
         Limit(f"what a beacon says is older than {AGE_S:.0f} s on average", first("beacon_age_s", AGE_S)),
+        Limit(f"a busy node tells its load early only once in {AGE_S:.0f} s", round(AGE_S * LOADS_PER_SECOND)),
         Limit(f"{busy} takes a tenth of a core", first("cpu_share", CPU_SHARE, INTENTS_PER_NODE_S)),
         Limit(f"{busy} takes a megabit a second", first("bytes_per_node_s", BYTES_PER_S, INTENTS_PER_NODE_S)),
         Limit(f"the table takes {TABLE_BYTES >> 20} MiB", first("table_bytes", TABLE_BYTES)),

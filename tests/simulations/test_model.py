@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from atmosphere.mesh.announcer import beacon_period
+from atmosphere.mesh.announcer import LOADS_PER_SECOND, beacon_period
 from atmosphere.mesh.table import MAX_NODES
 from simulations.model import DEFAULT_SPREAD, Run, calibrate, compute, main, read_runs
 from simulations.model_load import beacon_period_s, beacons_per_s, by_family, limits, load, prices
@@ -123,6 +123,7 @@ def test_what_grows_and_what_does_not() -> None:
     assert loads[3].bytes_per_node_s > 9 * loads[2].bytes_per_node_s
     assert loads[1].dht_find_messages < loads[4].dht_find_messages < 2 * loads[1].dht_find_messages
     assert all(each.sync_bytes_per_s <= 100 for each in loads)
+    assert beacons_per_s(5000, 1.0) == pytest.approx(4 + LOADS_PER_SECOND)
     assert load(1000, GIVEN, 0.01).cpu_share > 2 * loads[1].cpu_share
 
 
