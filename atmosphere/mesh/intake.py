@@ -21,6 +21,7 @@ from atmosphere.capabilities.vector import CardVector
 from atmosphere.env import Env
 from atmosphere.identity import IdentityError, Membership, Reason
 from atmosphere.identity.chain import CLOCK_SKEW_S
+from atmosphere.mesh.announcer import JITTER, beacon_period
 from atmosphere.mesh.inventory import presence_of, said_of
 from atmosphere.mesh.library import Library
 from atmosphere.mesh.members import Members
@@ -37,7 +38,8 @@ MAX_WAITING = 1000
 """Beacons kept while their author's membership is being fetched."""
 MAX_OFFER_ENVELOPE = 257 * 1024
 PROOF_PERIODS = 2
-"""Of its author: a beacon out of somebody's library that is older has been followed by others, if the author lives."""
+"""A beacon out of somebody's library that is older has been followed by others, if the author lives. The period is its
+author's own, or what is usual in a mesh of this size: that may have grown since, and its nodes speak less often now."""
 
 
 class Taken(Enum):
@@ -77,6 +79,8 @@ class Intake:
         self.news = 0
         """Counts what others may not know either: nodes that are new, back, or gone with a goodbye, and new offers and
         memberships."""
+        self._named = 0
+        """Nodes of which a neighbour has said last that it knows more: the mesh may be so large."""
         self._waiting: OrderedDict[PeerId, tuple[bytes, Presence | None]] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -197,7 +201,9 @@ class Intake:
         if presence is None:
             proof, seen = True, now - min(age, CLOCK_SKEW_S)  # clocks differ
         else:
-            proof, seen = presence is Presence.ALIVE and age <= PROOF_PERIODS * beacon.period_ms / 1000, now - age
+            usual = beacon_period(max(len(self._table.nodes), self._named)) * (1 + JITTER)
+            period = max(beacon.period_ms / 1000, usual)
+            proof, seen = presence is Presence.ALIVE and age <= PROOF_PERIODS * period, now - age
         if not proof and age > patience(beacon) and signer not in self._table.nodes:
             return Taken.OLD  # already forgotten here
         proof = proof and self._hooks.proves(signer, beacon.order)
@@ -313,6 +319,8 @@ class Intake:
 
     def newer(self, known: Iterable[Known]) -> list[Key]:
         """What to fetch of what a neighbour has: beacons that are later than ours, and goodbyes."""
+        known = tuple(known)
+        self._named = len(known)
         keys = []
         for item in known:
             try:

@@ -51,6 +51,10 @@ DEBOUNCE_S = 0.1
 """News of one moment is one comparison."""
 GAP_S = 0.5
 """From the end of one comparison with a neighbour to the next that news or its questions cause: it may say anything."""
+SPREAD = 12
+"""Neighbours that are compared with at a time because of news, GossipSub's upper degree, drawn by chance; they do the
+same. A node with hundreds of them, through which a crowd joins, would else compare with all of them for each who comes.
+"""
 PARALLEL_PULLS = 4
 BREATH = 16
 """Records taken in before other tasks have their turn: each costs about 0.2 ms of signatures."""
@@ -150,9 +154,14 @@ class Reconciler:
                 self._stir(peer, self._links[peer], answering=False)
 
     def _spread_from(self, source: PeerId) -> None:
-        for peer, link in self._links.items():
-            if peer != source:
-                self._stir(peer, link, answering=False)
+        """Compare with the others; with those first that are compared with already, if there are many."""
+        others = [peer for peer in self._links if peer != source]
+        busy = [peer for peer in others if self._links[peer].scope is not None]
+        if len(others) > SPREAD:
+            idle = [peer for peer in others if self._links[peer].scope is None]
+            others = busy + self._env.random.sample(idle, min(len(idle), max(0, SPREAD - len(busy))))
+        for peer in others:
+            self._stir(peer, self._links[peer], answering=False)
 
     # -- what others ask of us -------------------------------------------------------------------------------------
 
@@ -216,15 +225,16 @@ class Reconciler:
         """*believed*: what the other side thinks of the authors of the beacons that are asked for."""
         self._intake.wanted.asked(keys, self._env.monotonic())
         asked = {(key.kind, key.key): key for key in keys}
+        news = False
         for number, record in enumerate(await session.fetch(keys), 1):
-            key = _key_of(record, asked)
-            news = self._intake.news
+            key, before = _key_of(record, asked), self._intake.news
             if key is not None:
                 self._intake.take(key, record, session.peer, believed)
-            if self._intake.news != news:
-                self._spread_from(session.peer)
+            news = news or self._intake.news != before
             if number % BREATH == 0:
                 await trio.lowlevel.checkpoint()
+        if news:
+            self._spread_from(session.peer)
 
     # -- what is wanted --------------------------------------------------------------------------------------------
 

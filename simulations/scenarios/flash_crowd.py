@@ -55,7 +55,8 @@ class _Pairs:
         now = self.latest = trio.current_time()
         if usable:
             since = max(self.began.get(viewer, 0.0), self.began.get(seen, 0.0))
-            self.seconds.setdefault((viewer, seen), now - since)
+            if since:  # else both were there before, and this one was lost
+                self.seconds.setdefault((viewer, seen), now - since)
         else:
             self.lost += 1
 

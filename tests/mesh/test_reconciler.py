@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from atmosphere.identity import Target, revoke
-from atmosphere.mesh.reconciler import DEBOUNCE_S, GAP_S, GRAFTED_S, RECONCILE_S
+from atmosphere.mesh.reconciler import DEBOUNCE_S, GAP_S, GRAFTED_S, RECONCILE_S, SPREAD
 from atmosphere.mesh.table import State
 from protocols.beacons import Beacon
 from protocols.records import domains, open_envelope
@@ -117,7 +117,7 @@ async def test_a_node_that_lives_over_there_is_back(autojump_clock: trio.abc.Clo
     assert left.state(author(0)) is right.state(author(0)) is State.ONLINE
 
 
-@pytest.mark.parametrize(("age", "state"), [(29.0, State.ONLINE), (31.0, State.OFFLINE), (299.0, State.OFFLINE)])
+@pytest.mark.parametrize(("age", "state"), [(35.0, State.ONLINE), (37.0, State.OFFLINE), (299.0, State.OFFLINE)])
 async def test_an_old_beacon_proves_no_life(age: float, state: State, autojump_clock: trio.abc.Clock) -> None:
     left, right = Knower(ME), Knower(OTHER)
     old = author(0)
@@ -129,6 +129,22 @@ async def test_an_old_beacon_proves_no_life(age: float, state: State, autojump_c
     await meet(left, right)
     assert left.state(old) is state
     assert left.table.nodes[old.peer].last_seen == pytest.approx(-age, abs=1.0)
+
+
+async def test_who_spoke_before_the_mesh_grew_lives(autojump_clock: trio.abc.Clock) -> None:
+    """It has stated the period of a small mesh and says its next beacon after that of a large one."""
+    left, right = Knower(ME), Knower(OTHER)
+    for number in range(100):
+        right.hear(author(number))
+    early = author(0)
+    right.table.nodes[early.peer] = replace(
+        right.table.nodes[early.peer], beacon=Beacon.decode(_payload(early.beacon(2, age=55.0)))
+    )
+    right.library.put(beacon_key(0), early.beacon(2, age=55.0))
+    await meet(left, right)
+    assert left.state(early) is right.state(early) is State.ONLINE
+    await meet(left, right)
+    assert left.contested == right.contested == []
 
 
 async def test_what_is_forgotten_here_is_not_learnt_again_from_who_forgets_later(
@@ -262,6 +278,30 @@ async def test_news_runs_down_a_line_of_nodes(autojump_clock: trio.abc.Clock) ->
         after = sum(knower.sessions for knower in line) - before
         print(f"{after} comparisons by 4 nodes in {10 * RECONCILE_S:g} s")
         assert after <= 4 * 13
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_node_with_a_hundred_neighbours_brings_news_to_some(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, source = Knower(ME), Knower(OTHER)
+    compared: list[PeerId] = []
+
+    async def reconcile(peer: PeerId, *, answering: bool) -> None:
+        compared.append(peer)
+
+    async with trio.open_nursery() as nursery:
+        await running(nursery, hub, source)
+        for number in range(1, 101):
+            hub.reconciler.attend(author(number).peer)
+        await trio.sleep(GRAFTED_S + DEBOUNCE_S + GAP_S + 0.5)
+        source.hear(author(0))
+        ask = hub.reconciler.reconcile
+        monkeypatch.setattr(hub.reconciler, "reconcile", reconcile)
+        await ask(OTHER, answering=False)
+        assert hub.state(author(0)) is State.ONLINE
+        await trio.sleep(DEBOUNCE_S + GAP_S)
+        assert SPREAD <= len(compared) == len(set(compared)) <= SPREAD + 1  # or one more, which had its turn
         nursery.cancel_scope.cancel()
 
 
