@@ -6,20 +6,32 @@ No network is needed to decide: everything is in the gradient table. A decision 
 from __future__ import annotations
 
 import heapq
-from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from atmosphere.embedding import Embedder
 from atmosphere.env import Env
 from atmosphere.mesh.table import GradientTable, Route
-from atmosphere.routing.decision import Candidate, Decision
-from atmosphere.routing.filters import FILTERS
+from atmosphere.routing.affinity import Affinity
+from atmosphere.routing.decision import Candidate, Decision, DecisionLog, Refused
+from atmosphere.routing.filters import FILTERS, FREE, Asker, Policy, Sieve
 from atmosphere.routing.intent import Intent
 from atmosphere.routing.matching import NEUTRAL, CardVectors, Vector
-from atmosphere.routing.models import EMBED_TOOL, Aliases, preference, resolve_alias
+from atmosphere.routing.models import (
+    BUILT_IN,
+    EMBED_TOOL,
+    Aliases,
+    Levels,
+    preference,
+    resolve_alias,
+    resolve_level,
+    same_model,
+)
 from atmosphere.routing.outcomes import Outcomes
 from atmosphere.routing.scoring import factors, score
+from transports.peer_id import PeerId
 
 CANDIDATES_KEPT = 32
 """The best ones are explained and tried; the rest would only be noise."""
@@ -32,11 +44,25 @@ MAX_QUERY_CHARS = 4000
 class Router:
     """Decides for one node. Not bound to a task: any number of decisions may be in flight."""
 
-    def __init__(self, table: GradientTable, embedder: Embedder, env: Env, aliases: Aliases) -> None:
+    def __init__(
+        self,
+        table: GradientTable,
+        embedder: Embedder,
+        env: Env,
+        aliases: Aliases,
+        *,
+        levels: Levels = BUILT_IN,
+        policy: Policy = FREE,
+    ) -> None:
+        """*levels*: capability names of this node. *policy*: what its owner allows of all that is sent from here."""
         self.table = table
         self.vectors = CardVectors(embedder.space.name)
         self.outcomes = Outcomes(env.monotonic)
+        self.affinity = Affinity(env.monotonic)
+        self.log = DecisionLog()
         self.aliases = aliases
+        self.levels = levels
+        self.policy = policy
         self._embedder = embedder
         self._env = env
         self._queries: OrderedDict[str, Vector] = OrderedDict()
@@ -44,17 +70,18 @@ class Router:
     def __repr__(self) -> str:
         return f"<Router {self.table!r} {self.vectors!r}>"
 
-    async def decide(self, intent: Intent) -> Decision:
-        """Rank who can do *intent* now. Embeds the intent's text only when meaning has to decide."""
+    async def decide(self, intent: Intent, *, keep: int = CANDIDATES_KEPT) -> Decision:
+        """Rank who can do *intent* now, the best *keep*. Embeds its text only when meaning has to decide."""
         started = self._env.monotonic()
         intent = self.resolve(intent)
         passed, filtered = self._filter(intent)
         matches: Mapping[bytes, float] | None = None  # None: meaning has nothing to decide
         if intent.text and not intent.names_model and len({route.entry.card for route in passed}) > 1:
             matches = self.vectors.match(await self.embed(intent.text))
+        affinity = self.affinity.weigh(intent, passed)
         candidates = heapq.nlargest(
-            CANDIDATES_KEPT,
-            (self._candidate(route, matches) for route in passed),
+            keep,
+            (self._candidate(route, intent, matches, affinity) for route in passed),
             key=lambda candidate: _rank(candidate, intent),
         )
         if intent.tool == EMBED_TOOL and candidates:  # vectors of two spaces must never be mixed by a failover
@@ -66,14 +93,48 @@ class Router:
             filtered=filtered,
             missing="" if candidates else self._missing(intent, filtered),
             elapsed_ms=(self._env.monotonic() - started) * 1000,
+            more=len(passed) - len(candidates),
         )
+
+    async def explain(self, intent: Intent, limit: int) -> tuple[Decision, tuple[Refused, ...]]:
+        """Decide again, with up to *limit* candidates, and with up to *limit* pairs that were filtered out.
+
+        Nodes that get no work at all are among the latter. For people: it looks at everything.
+        """
+        decision = await self.decide(intent, keep=limit)
+        sieve = self._sieve(decision.intent)
+        refused: list[Refused] = []
+        for node in self.table.nodes.values():
+            for route in self.table.routes_of(node):
+                why = node.unusable or sieve.stops(route)
+                if why is not None and len(refused) < limit:
+                    card = route.card
+                    refused.append(Refused(node.peer, node.name, route.entry.card, card.type, card.model, why))
+        return decision, tuple(refused)
+
+    def forget(self, peer: PeerId) -> None:
+        """*peer* is put out of the mesh: what was learnt of it goes with it."""
+        self.outcomes.forget(peer)
+        self.affinity.forget(peer)
+
+    def offered_levels(self) -> dict[str, frozenset[str]]:
+        """The capability names that somebody can serve now, with the types that do."""
+        routes = list(self.table.routes())
+        found = {}
+        for name in self.levels:
+            intent = self.resolve(Intent(tool=None, model=name))
+            if intent.level:
+                passed, _ = self._sieve(intent).sift(routes)
+                if passed:
+                    found[name] = frozenset(route.card.type for route in passed)
+        return found
 
     def resolve(self, intent: Intent) -> Intent:
         """Put the models that an alias stands for; give embeddings without a model the mesh's common space.
 
         Every node embeds into that space, so ``auto`` means the same vectors today and tomorrow.
         """
-        intent = resolve_alias(intent, self.aliases)
+        intent = resolve_level(resolve_alias(intent, self.aliases), self.levels, self._serves)
         if intent.tool == EMBED_TOOL and not intent.names_model and intent.constraints.space is None:
             intent = replace(intent, constraints=replace(intent.constraints, space=self._embedder.space.name))
         return intent
@@ -91,22 +152,30 @@ class Router:
             self._queries.move_to_end(text)
         return found
 
-    def _filter(self, intent: Intent) -> tuple[list[Route], dict[str, int]]:
-        passed: list[Route] = []
-        filtered: Counter[str] = Counter()
-        for route in self.table.routes():
-            for name, passes, _ in FILTERS:
-                if not passes(intent, route):
-                    filtered[name] += 1
-                    break
-            else:
-                passed.append(route)
-        return passed, {item.name: filtered[item.name] for item in FILTERS if filtered[item.name]}
+    def _serves(self, model: str) -> bool:
+        """Whether some node offers a model of that very name; then the name means this model."""
+        return any(same_model(model, card.model) for card in self.table.cards.values())
 
-    def _candidate(self, route: Route, matches: Mapping[bytes, float] | None) -> Candidate:
-        node, card_id = route.node, route.entry.card
-        match = 1.0 if matches is None else matches.get(card_id, NEUTRAL)
-        values = factors(route, match, self.outcomes.reliability(node.peer, card_id))
+    def _sieve(self, intent: Intent) -> Sieve:
+        me = self.table.nodes.get(self.table.me)
+        return Sieve(intent, Asker(self.policy, me.membership if me is not None else None))
+
+    def _filter(self, intent: Intent) -> tuple[list[Route], dict[str, int]]:
+        return self._sieve(intent).sift(self.table.routes())
+
+    def _candidate(
+        self, route: Route, intent: Intent, matches: Mapping[bytes, float] | None, affinity: Callable[[Route], float]
+    ) -> Candidate:
+        node, card_id, outcomes = route.node, route.entry.card, self.outcomes
+        values = factors(
+            route,
+            1.0 if matches is None else matches.get(card_id, NEUTRAL),
+            outcomes.reliability(node.peer, card_id),
+            seconds=outcomes.seconds(node.peer, card_id),
+            opinion=outcomes.opinion(node.peer, card_id),
+            affinity=affinity(route),
+            prefer=intent.prefer,
+        )
         return Candidate(
             peer=node.peer,
             node_name=node.name,
@@ -136,8 +205,16 @@ class Router:
             asked = repr(intent.model)
             if intent.equivalents:
                 asked += f" (alias of {', '.join(intent.equivalents)})"
-            return f"the model {asked} is not served by any node now; served are: {listed}"
+            return f"the model {asked} is not served by any node now{self._last_served(intent)}; served are: {listed}"
         return hints[last]
+
+    def _last_served(self, intent: Intent) -> str:
+        """Who served the first of the named models last, as far as this node has seen it."""
+        for model in intent.models:
+            last = self.table.last_server(partial(same_model, model))
+            if last is not None:
+                return f" (last served by {last.name}, which {last.reason})"
+        return ""
 
 
 def _rank(candidate: Candidate, intent: Intent) -> tuple[float, int, bytes]:
