@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from atmosphere.capabilities.decisions import DECIDE_TOOL, DECIDE_TYPE
 from atmosphere.http.errors import invalid
 from atmosphere.http.requests import Body, Extension, card_id, text
 from atmosphere.routing.intent import Constraints, Intent
@@ -71,6 +72,16 @@ def embedding(body: Body, extension: Extension) -> Intent:
     return Intent(tool="embed", model=text(body, "model"), constraints=extension.constraints)
 
 
+def decision(body: Body, extension: Extension) -> Intent:
+    """Typed questions in System One's form. The state is material, not a wish: nothing to match cards with."""
+    return Intent(
+        tool=DECIDE_TOOL,
+        model=text(body, "model"),
+        inputs=TEXT | {"image"} if _shows_images(body) else TEXT,
+        constraints=_of_type(extension.constraints, DECIDE_TYPE),
+    )
+
+
 def tool_call(body: Body, tool: str, extension: Extension) -> Intent:
     """Any tool by hand, of a named card or of a type."""
     card, kind = text(body, "capability"), text(body, "type")
@@ -106,6 +117,16 @@ def _modalities(parts: list[Any], index: int) -> set[str]:
         if modality is not None:
             found.add(modality)
     return found
+
+
+def _shows_images(body: Body) -> bool:
+    """In any of the ways that servers take them: beside the state, or as parts of the messages that it is."""
+    state = body.get("state")
+    messages = [message for message in state if isinstance(message, dict)] if isinstance(state, list) else []
+    parts = [part for message in messages if isinstance(message.get("content"), list) for part in message["content"]]
+    return bool(body.get("images") or body.get("assets")) or any(
+        isinstance(part, dict) and _MODALITY.get(str(part.get("type"))) == "image" for part in parts
+    )
 
 
 def _joined(parts: list[Any]) -> str:
