@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from atmosphere.config import BackendConfig, Config, ConfigError, home_folder, load, save
+from atmosphere.config import (
+    BackendConfig,
+    Config,
+    ConfigError,
+    CostConfig,
+    NameConfig,
+    RoutingConfig,
+    home_folder,
+    load,
+    save,
+)
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
@@ -21,6 +31,9 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
         ),
         aliases={"best": ("llama3.2",), "chat": ("qwen3-vllm", "qwen3-ollama")},
         grace_s=2.5,
+        names={"best-code": NameConfig(type="llm/chat", text="writes code", labels=("gpu",), prefer="fast")},
+        routing=RoutingConfig(stay=("knowledge/*",), never=("peer",), avoid_labels=("cloud",), max_price_micros=5),
+        cost=CostConfig(metered=True, peak_hours="09:00-17:00, 22:00-06:00", peak_multiplier=2.0),
     )
     save(tmp_path, config)
     loaded = load(tmp_path)
@@ -48,6 +61,16 @@ WRONG = {
     "aliases: {chat: []}": "aliases: chat: expected a model's name or a list of names, found []",
     "aliases: {chat: [a, 3]}": "aliases: chat: expected a model's name or a list",
     "aliases: {chat: 3}": "aliases: chat: expected a model's name or a list",
+    "cost: {peak_hours: 9-17}": "cost: peak_hours: expected times like 09:00-17:00, found '9-17'",
+    "cost: {peak_hours: '09:00-25:00'}": "cost: peak_hours",
+    "cost: {peak_hours: '09:00-09:00'}": "cost: peak_hours",
+    "cost: {multiplier: 0}": "cost: multiplier: expected a number above 0, found 0.0",
+    "cost: {metered_connection_multiplier: -1}": "cost: metered_connection_multiplier",
+    "cost: {metered: maybe}": "metered: expected bool",
+    "cost: {battery: 2}": "unknown setting battery",
+    "routing: {stay: llm}": "stay: expected a list",
+    "names: {fast: llama}": "names: fast: expected NameConfig, found 'llama'",
+    "names: {fast: {prefer: slow}}": "prefer is 'slow'; known are fast, cheap, near",
     "version: 9": "version 9; this release reads version 1",
     "[1, 2]": "expected settings like",
     "name: [": "not readable YAML",

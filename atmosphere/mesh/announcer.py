@@ -36,6 +36,7 @@ class Load:
     permille: int = 0
     queue: int = 0
     cost_milli: int = 1000
+    """What its work costs, 1000 is neutral; it changes in steps only (cost/meter.py), so each change is told at once."""
 
 
 def beacon_period(nodes: int) -> float:
@@ -159,8 +160,10 @@ class Announcer:
         return self._load()
 
     def load_changed(self) -> bool:
-        """Whether the load has moved so far from what was told that nodes should know at once."""
+        """Whether load or cost have moved so far from what was told that nodes should know at once."""
         load = self._load()
+        if load.cost_milli != self._told.cost_milli:
+            return True
         if abs(load.permille - self._told.permille) >= LOAD_STEP_PERMILLE:
             return True
         shorter, longer = sorted((load.queue, self._told.queue))
