@@ -61,6 +61,8 @@ class Decision:
     elapsed_ms: float = 0.0
     more: int = 0
     """Pairs that passed every filter and are not among *candidates*, which are the best."""
+    second: str = ""
+    """What came of the second stage (arbiter.py), for people; empty: the router was sure, or there is none."""
 
     @property
     def chosen(self) -> Candidate | None:

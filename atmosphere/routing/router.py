@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -15,8 +15,9 @@ from atmosphere.embedding import Embedder
 from atmosphere.env import Env
 from atmosphere.mesh.table import GradientTable, Route
 from atmosphere.routing.affinity import Affinity
+from atmosphere.routing.arbiter import SHORTLIST, Arbiter
 from atmosphere.routing.decision import Candidate, Decision, DecisionLog, Refused
-from atmosphere.routing.filters import FILTERS, FREE, Asker, Policy, Sieve
+from atmosphere.routing.filters import FILTERS, FREE, Asker, Policy, Sieve, of_type
 from atmosphere.routing.intent import Intent
 from atmosphere.routing.matching import NEUTRAL, CardVectors, Vector
 from atmosphere.routing.models import (
@@ -31,8 +32,10 @@ from atmosphere.routing.models import (
 )
 from atmosphere.routing.outcomes import Outcomes
 from atmosphere.routing.scoring import factors, score
+from atmosphere.routing.triage import Sizes, Triage, size_of
 from transports.peer_id import PeerId
 
+CHAT_TYPE = "llm/chat"
 CANDIDATES_KEPT = 32
 """The best ones are explained and tried; the rest would only be noise."""
 QUERIES_CACHED = 1024
@@ -60,6 +63,9 @@ class Router:
         self.outcomes = Outcomes(env.monotonic)
         self.affinity = Affinity(env.monotonic)
         self.log = DecisionLog()
+        self.triage = Triage(embedder)
+        self.arbiter: Arbiter | None = None
+        """The second stage, for intents that this one is not sure of; None: there is none."""
         self.aliases = aliases
         self.levels = levels
         self.policy = policy
@@ -79,11 +85,33 @@ class Router:
         if intent.text and not intent.names_model and len({route.entry.card for route in passed}) > 1:
             matches = self.vectors.match(await self.embed(intent.text))
         affinity = self.affinity.weigh(intent, passed)
-        candidates = heapq.nlargest(
-            keep,
-            (self._candidate(route, intent, matches, affinity) for route in passed),
-            key=lambda candidate: _rank(candidate, intent),
-        )
+        sizes = _sizes(intent, passed)
+        need = self.triage.need(await self.embed(intent.text)) if sizes else 0.5
+
+        def evaluated(route: Route) -> Candidate:
+            size = sizes.factor(size_of(route.card), need) if sizes and route.card.type == CHAT_TYPE else None
+            return self._candidate(route, intent, matches, affinity, size)
+
+        def ranked(count: int, first: bytes | None = None, *, cards: bool = False) -> list[Candidate]:
+            """The best *count*, those of the card *first* before all others; with *cards* the best one of each card."""
+            found: Iterable[Candidate] = map(evaluated, passed)
+            if cards:
+                best: dict[bytes, Candidate] = {}
+                for candidate in found:
+                    held = best.get(candidate.card_id)
+                    if held is None or _rank(candidate, intent) > _rank(held, intent):
+                        best[candidate.card_id] = candidate
+                found = best.values()
+            return heapq.nlargest(count, found, key=lambda item: (item.card_id == first, *_rank(item, intent)))
+
+        candidates, second = ranked(keep), ""
+        if matches is not None and self.arbiter is not None and self.arbiter.wanted(intent, candidates):
+            settled = await self.arbiter.settle(
+                intent, ranked(SHORTLIST, cards=True), stay=self._stays(passed), sizes=bool(sizes)
+            )
+            second, need = settled.reason, need if settled.large is None else settled.large
+            if settled.chosen is not None or settled.large is not None:
+                candidates = ranked(keep, settled.chosen)
         if intent.tool == EMBED_TOOL and candidates:  # vectors of two spaces must never be mixed by a failover
             space = candidates[0].card.space
             candidates = [candidate for candidate in candidates if candidate.card.space == space]
@@ -94,6 +122,7 @@ class Router:
             missing="" if candidates else self._missing(intent, filtered),
             elapsed_ms=(self._env.monotonic() - started) * 1000,
             more=len(passed) - len(candidates),
+            second=second,
         )
 
     async def explain(self, intent: Intent, limit: int) -> tuple[Decision, tuple[Refused, ...]]:
@@ -156,6 +185,10 @@ class Router:
         """Whether some node offers a model of that very name; then the name means this model."""
         return any(same_model(model, card.model) for card in self.table.cards.values())
 
+    def _stays(self, routes: Iterable[Route]) -> bool:
+        """Whether the owner keeps work of one of these types on this node: then the words stay here too."""
+        return any(of_type(kind, route.card.type) for kind in self.policy.stay for route in routes)
+
     def _sieve(self, intent: Intent) -> Sieve:
         me = self.table.nodes.get(self.table.me)
         return Sieve(intent, Asker(self.policy, me.membership if me is not None else None))
@@ -164,7 +197,12 @@ class Router:
         return self._sieve(intent).sift(self.table.routes())
 
     def _candidate(
-        self, route: Route, intent: Intent, matches: Mapping[bytes, float] | None, affinity: Callable[[Route], float]
+        self,
+        route: Route,
+        intent: Intent,
+        matches: Mapping[bytes, float] | None,
+        affinity: Callable[[Route], float],
+        size: float | None,
     ) -> Candidate:
         node, card_id, outcomes = route.node, route.entry.card, self.outcomes
         values = factors(
@@ -176,6 +214,8 @@ class Router:
             affinity=affinity(route),
             prefer=intent.prefer,
         )
+        if size is not None:
+            values = {**values, "size": size}
         return Candidate(
             peer=node.peer,
             node_name=node.name,
@@ -215,6 +255,13 @@ class Router:
             if last is not None:
                 return f" (last served by {last.name}, which {last.reason})"
         return ""
+
+
+def _sizes(intent: Intent, routes: Iterable[Route]) -> Sizes:
+    """The sizes of the models among which the request's need may choose; none where something else was asked for."""
+    if not intent.text or intent.names_model or intent.level or intent.prefer:
+        return Sizes(())
+    return Sizes(size_of(route.card) for route in routes if route.card.type == CHAT_TYPE)
 
 
 def _rank(candidate: Candidate, intent: Intent) -> tuple[float, int, bytes]:

@@ -18,6 +18,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,33 +41,33 @@ Vector = npt.NDArray[np.float32]
 
 
 class Triage:
-    """Guesses how probable it is that a request needs a large model."""
+    """Guesses how probable it is that a request needs a large model, from its vector in one space."""
+
+    _learnt: ClassVar[dict[str, tuple[Vector, float]]] = {}
+    """Direction and middle by space: they depend on nothing else, so many nodes of one process learn them once."""
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self._direction: Vector | None = None
-        self._middle = 0.0
+        self._space = embedder.space.name
 
     def __repr__(self) -> str:
-        return f"<Triage in {self._embedder.space.name}{'' if self.ready else ', not learnt yet'}>"
-
-    @property
-    def ready(self) -> bool:
-        """Whether :meth:`learn` has run."""
-        return self._direction is not None
+        return f"<Triage in {self._space}{'' if self._space in self._learnt else ', not learnt yet'}>"
 
     def learn(self) -> None:
-        """Embed the examples: a quarter of a second once, so not on the way of a request's event loop."""
-        easy, hard = (np.mean([self._embedder.embed([text])[0] for text in texts], axis=0) for texts in (EASY, HARD))
-        direction = np.asarray(hard - easy, dtype=np.float32)
-        self._middle = float((hard + easy) @ direction) / 2
-        self._direction = direction
+        """Embed the examples: a quarter of a second once, so not on the way of a request or in the event loop."""
+        if self._space not in self._learnt:
+            easy, hard = (np.mean([self._embedder.embed([text])[0] for text in texts], axis=0)
+                          for texts in (EASY, HARD))
+            direction = np.asarray(hard - easy, dtype=np.float32)
+            self._learnt[self._space] = direction, float((hard + easy) @ direction) / 2
 
     def need(self, vector: Vector) -> float:
         """The probability for the request with the unit *vector*, shape (d,); 0.5 before anything was learnt."""
-        if self._direction is None:
+        learnt = self._learnt.get(self._space)
+        if learnt is None:
             return 0.5
-        raw = 1 / (1 + math.exp(-SLOPE * (float(vector @ self._direction) - self._middle)))
+        direction, middle = learnt
+        raw = 1 / (1 + math.exp(-SLOPE * (float(vector @ direction) - middle)))
         return min(max(raw, 1 - SURE), SURE)
 
 
@@ -74,7 +76,12 @@ def size_of(card: Card) -> float | None:
 
     A mixture of experts counts with all of them: ``8x7b`` is 56.
     """
-    for text in (card.model, card.description[:200]):
+    return _parsed(card.model, card.description)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(model: str, description: str) -> float | None:
+    for text in (model, description[:200]):
         found = _SIZE.search(re.sub(r"[-:_/]", " ", text))
         if found:
             experts, number, unit = found.groups()
@@ -84,12 +91,13 @@ def size_of(card: Card) -> float | None:
 
 
 class Sizes:
-    """The models that could answer one request, from the smallest to the largest."""
+    """The sizes of the models that could answer one request, in billions of weights; None: not known."""
 
-    def __init__(self, cards: Iterable[Card]) -> None:
-        known = [size for size in map(size_of, cards) if size is not None]
-        self._least = math.log(min(known)) if known else 0.0
-        self._range = math.log(max(known)) - self._least if known else 0.0
+    def __init__(self, sizes: Iterable[float | None]) -> None:
+        known = {math.log(size) for size in sizes if size is not None}
+        self._least = min(known, default=0.0)
+        self._range = max(known, default=0.0) - self._least
+        self._places = [(log - self._least) / self._range for log in known] if self else []
 
     def __repr__(self) -> str:
         return f"<Sizes from {math.exp(self._least):g} B, {math.exp(self._range):.3g} times>"
@@ -98,13 +106,13 @@ class Sizes:
         """Whether there is anything to choose: two sizes, one at least twice the other."""
         return self._range >= math.log(2) - 1e-9
 
-    def factor(self, card: Card, need: float) -> float:
-        """What *card*'s size makes of its score, ``1 - WEIGHT`` to 1; *need*: the probability of the large one.
+    def factor(self, size: float | None, need: float) -> float:
+        """What *size* makes of the score, ``1 - WEIGHT`` to 1; *need*: the probability that a large one is needed.
 
-        Unknown sizes stand in the middle.
+        1 for the size that is nearest to the need; an unknown one stands in the middle.
         """
         if not self:
             return 1.0
-        size = size_of(card)
         place = 0.5 if size is None else (math.log(size) - self._least) / self._range
-        return 1.0 - WEIGHT * abs(need - place)
+        best = min(abs(need - other) for other in self._places)
+        return min(1.0, (1.0 - WEIGHT * abs(need - place)) / (1.0 - WEIGHT * best))

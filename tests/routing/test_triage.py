@@ -11,10 +11,6 @@ from atmosphere.routing.triage_examples import EASY, HARD
 from tests.routing.triage_texts import FRESH
 
 
-def card(model: str, description: str = "a model") -> Card:
-    return Card("llm/chat", description, model=model)
-
-
 @pytest.fixture(scope="module")
 def embedder() -> MiniLM:
     return MiniLM.load()
@@ -23,7 +19,6 @@ def embedder() -> MiniLM:
 @pytest.fixture(scope="module")
 def triage(embedder: MiniLM) -> Triage:
     triage = Triage(embedder)
-    assert triage.need(embedder.embed(["anything"])[0]) == 0.5
     triage.learn()
     return triage
 
@@ -46,8 +41,9 @@ def test_it_holds_on_requests_that_it_was_not_made_of(triage: Triage, embedder: 
 
 
 def test_any_space_will_do() -> None:
-    embedder = HashEmbedder()
+    embedder = HashEmbedder(48)
     triage = Triage(embedder)
+    assert triage.need(embedder.embed(["anything"])[0]) == 0.5
     triage.learn()
     assert triage.need(embedder.embed([HARD[0]])[0]) > triage.need(embedder.embed([EASY[0]])[0])
 
@@ -64,24 +60,28 @@ def test_any_space_will_do() -> None:
     ("zero:0b", "", None),
 ])
 def test_sizes_are_read_from_names_and_descriptions(model: str, description: str, size: float | None) -> None:
-    assert size_of(card(model, description)) == size
+    assert size_of(Card("llm/chat", description, model=model)) == size
 
 
 def test_the_size_that_fits_counts_most() -> None:
-    small, middle, large, unknown = card("a:7b"), card("b:20b"), card("c:70b"), card("d")
-    sizes = Sizes([small, middle, large, unknown])
+    sizes = Sizes([7.0, 20.0, 70.0, None])
     assert sizes
-    factors = {need: [sizes.factor(item, need) for item in (small, middle, large)] for need in (0.1, 0.9)}
-    assert factors[0.1] == sorted(factors[0.1], reverse=True)
-    assert factors[0.9] == sorted(factors[0.9])
-    assert all(1 - WEIGHT <= value <= 1 for values in factors.values() for value in values)
-    assert sizes.factor(unknown, 0.5) == 1.0
-    assert sizes.factor(large, 1.0) == 1.0
+    factors = {need: [sizes.factor(size, need) for size in (7.0, 20.0, 70.0)] for need in (0.15, 0.85)}
+    assert factors[0.15] == sorted(factors[0.15], reverse=True)
+    assert factors[0.85] == sorted(factors[0.85])
+    assert [max(values) for values in factors.values()] == [1.0, 1.0]
+    assert all(value >= 1 - WEIGHT for values in factors.values() for value in values)
+    assert factors[0.85][0] < sizes.factor(None, 0.85) < 1.0
+    assert sizes.factor(7.0, 1.0) == pytest.approx(1 - WEIGHT)
 
 
-@pytest.mark.parametrize("models", [(), ("a",), ("a:7b",), ("a:7b", "b:8b"), ("a:7b", "b")])
-def test_where_there_is_nothing_to_choose_it_changes_nothing(models: tuple[str, ...]) -> None:
-    cards = [card(model) for model in models]
-    sizes = Sizes(cards)
+def test_who_does_not_know_changes_nothing_between_two() -> None:
+    sizes = Sizes([7.0, 70.0])
+    assert sizes.factor(7.0, 0.5) == sizes.factor(70.0, 0.5) == 1.0
+
+
+@pytest.mark.parametrize("known", [(), (None,), (7.0,), (7.0, 8.0), (7.0, None)])
+def test_where_there_is_nothing_to_choose_it_changes_nothing(known: tuple[float | None, ...]) -> None:
+    sizes = Sizes(known)
     assert not sizes
-    assert all(sizes.factor(item, 0.9) == 1.0 for item in cards)
+    assert all(sizes.factor(size, 0.9) == 1.0 for size in known)
