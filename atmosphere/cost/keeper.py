@@ -29,7 +29,7 @@ class CostKeeper:
     def __init__(self, machine: Machine | None, meter: Meter, env: Env, on_change: Callable[[], None]) -> None:
         """*machine*: None where there is nothing to read (a simulation): then only the settings count.
 
-        *on_change*: the cost to tell has changed; called synchronously, to note it.
+        *on_change*: the cost to tell has changed, or GPUs were found; called synchronously, to note it.
         """
         self.meter = meter
         self.stuck = 0
@@ -61,7 +61,8 @@ class CostKeeper:
         logger.error("this machine's load is not read any more: %d readings hang in a driver", self.stuck)
 
     def _take(self, readings: Readings) -> None:
-        if self.meter.read(readings, self._env.monotonic(), _minute(self._env.now())):
+        gpus = self.meter.readings.gpus
+        if self.meter.read(readings, self._env.monotonic(), _minute(self._env.now())) or readings.gpus != gpus:
             self._on_change()
 
 

@@ -36,7 +36,7 @@ class Load:
     permille: int = 0
     queue: int = 0
     cost_milli: int = 1000
-    """What its work costs, 1000 is neutral; it changes in steps only (cost/meter.py), so each change is told at once."""
+    """What work here costs; 1000 is neutral. It moves in steps only (cost/meter.py), and each is told at once."""
 
 
 def beacon_period(nodes: int) -> float:

@@ -19,6 +19,8 @@ from atmosphere.capabilities.backend import Backend
 from atmosphere.capabilities.registry import LocalRegistry, RegistryStatistics
 from atmosphere.capabilities.scanner import Scanner, TargetStatus, plan_targets
 from atmosphere.config import BackendConfig, Config
+from atmosphere.cost import Machine, Meter
+from atmosphere.cost.keeper import CostKeeper
 from atmosphere.embedding import Embedder
 from atmosphere.env import Env
 from atmosphere.identity import Identity, JoinRequest, Keyring, MemoryKeyring, Target
@@ -39,6 +41,9 @@ from atmosphere.mesh.views import (
     node_views,
 )
 from atmosphere.node.standing import Standing
+from atmosphere.routing.filters import GPU, policy_of
+from atmosphere.routing.learnt import Learnt
+from atmosphere.routing.models import levels_of
 from atmosphere.routing.router import Router
 from atmosphere.routing.vectorizer import Vectorizer
 from atmosphere.store import Store
@@ -83,6 +88,8 @@ class Parts:
     embedder: Embedder
     backends: tuple[Backend, ...] = ()
     """Offered from the start, besides what is built in and what the settings name."""
+    machine: Machine | None = None
+    """What is read to know what work costs here; None: nothing is, only the settings count."""
 
 
 class Node:
@@ -106,7 +113,13 @@ class Node:
         self.api_keys = ApiKeys(store, env)
         self.standing = Standing(parts.keyring, config, store, self.audit, env)
         self.table = GradientTable(self.peer_id)
-        self.router = Router(self.table, embedder, env, config.aliases)
+        self.router = Router(
+            self.table, embedder, env, config.aliases, levels=levels_of(config.names), policy=policy_of(config.routing)
+        )
+        self.learnt = Learnt(self.router.outcomes, store, env)
+        self.learnt.load()
+        self.standing.on_revoked = self._revoked
+        self.cost = CostKeeper(parts.machine, Meter(config.cost), env, self._cost_changed)
         self.registry = LocalRegistry(env.monotonic, on_change=self._registry_changed)
         self.knowledge = Knowledge(store, embedder, env)
         targets = plan_targets(config.backends, probe=config.probe, environ=os.environ)
@@ -143,7 +156,15 @@ class Node:
 
     def _load(self) -> Load:
         load = self.registry.load()
-        return Load(load.permille, load.queue)
+        return Load(load.permille, load.queue, self.cost.meter.told_milli)
+
+    def _cost_changed(self) -> None:
+        self.mesh.load_moved()
+        self._changed.set()  # a GPU is a label of the offer
+
+    def _revoked(self, peer: PeerId) -> None:
+        self.router.forget(peer)
+        self.learnt.forget(peer)
 
     async def keep_offer(self) -> None:
         """Tell the mesh whenever what this node offers has changed, until cancelled."""
@@ -161,8 +182,9 @@ class Node:
             described.append((card_id, body, card))
             if card_id not in self.router.vectors:
                 self.vectorizer.own_card(card_id, card)
+        labels = {*self.config.labels, *((GPU,) if self.cost.meter.readings.gpus else ())}
         entries = [
-            dataclasses.replace(entry, labels=tuple(sorted({*entry.labels, *self.config.labels})))
+            dataclasses.replace(entry, labels=tuple(sorted({*entry.labels, *labels})))
             for entry in self.registry.offer_entries()
         ]
         self.mesh.offer(self.name, entries, described)

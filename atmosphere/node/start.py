@@ -10,6 +10,7 @@ import trio
 
 from atmosphere import __version__
 from atmosphere.config import Config
+from atmosphere.cost.machine import SystemMachine
 from atmosphere.embedding import Embedder, MiniLM
 from atmosphere.env import Env, SystemEnv
 from atmosphere.identity import Keyring
@@ -69,7 +70,8 @@ async def open_node(
     keyring = Keyring(home)
     keyring.load()  # before anything is made in a home that has no mesh
     with closing(Store(home / "node.db", env)) as store:
-        parts = Parts(keyring, store, await env.run_blocking(embedder))
+        machine = SystemMachine(env.monotonic)
+        parts = Parts(keyring, store, await env.run_blocking(embedder), machine=machine)
         async with run_node(parts, config, env) as node:
             yield node
 
@@ -101,6 +103,8 @@ async def _start(node: Node, host: Host, nursery: trio.Nursery) -> None:
     nursery.start_soon(node.audit.run)
     nursery.start_soon(node.standing.renewal.run)
     nursery.start_soon(node.vectorizer.run)
+    nursery.start_soon(node.learnt.run)
+    nursery.start_soon(node.cost.run)
     nursery.start_soon(node.keep_offer)
     nursery.start_soon(node.scanner.run)
     await nursery.start(node.plans.run)

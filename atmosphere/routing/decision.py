@@ -88,6 +88,10 @@ class Decided:
     feedback: str = ""
     """``good`` or ``bad``, once somebody has said so."""
 
+    def ended(self, ran: Candidate | None, outcome: str, tried: int) -> None:
+        """It has come to something."""
+        self.ran, self.outcome, self.tried = ran, outcome, tried
+
 
 class DecisionLog:
     """The last decisions by request id, bounded. In memory only: it holds what people asked."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from atmosphere.config import RoutingConfig
 from atmosphere.identity import IdentityError, Membership
 from atmosphere.identity.scopes import CALL
 from atmosphere.mesh.table import Path, Route
@@ -51,6 +52,14 @@ class Policy:
 
 
 FREE = Policy()
+
+
+def policy_of(settings: RoutingConfig) -> Policy:
+    """The policy that the settings ask for."""
+    return Policy(
+        frozenset(settings.stay), frozenset(settings.never), frozenset(settings.labels),
+        frozenset(settings.avoid_labels), settings.max_price_micros,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,13 @@ is known its model's name takes the alias's place in the arguments: here, once, 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from atmosphere.config import NameConfig
 from atmosphere.routing.decision import Candidate
 from atmosphere.routing.intent import Intent, Prefer
 from protocols.call.errors import CallError, Code
@@ -45,6 +47,13 @@ BUILT_IN: Levels = MappingProxyType({
     "best-code": Level(type="llm/chat", text="writes, explains, reviews and corrects program code"),
 })
 """There from the start; a setting of the same name replaces one, and so does a model of that very name."""
+
+
+def levels_of(names: Mapping[str, NameConfig]) -> Levels:
+    """The built-in capability names and the owner's."""
+    return {**BUILT_IN, **{
+        name: Level(**{**dataclasses.asdict(value), "prefer": Prefer(value.prefer)}) for name, value in names.items()
+    }}
 
 
 def same_model(asked: str, model: str) -> bool:

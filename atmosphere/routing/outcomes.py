@@ -58,6 +58,8 @@ class Outcomes:
         self._records: OrderedDict[Pair, Record] = OrderedDict()
         self.unsaved: set[Pair] = set()
         """Pairs whose opinion or speed has changed since somebody emptied this set."""
+        self.on_unsaved: Callable[[], None] = lambda: None
+        """Called when the first pair comes into that set; to note it."""
 
     def __repr__(self) -> str:
         return f"<Outcomes of {len(self._records)} pairs>"
@@ -75,7 +77,7 @@ class Outcomes:
             seconds = min(max(seconds, 0.0), MAX_SECONDS)
             found.seconds = found.seconds + SPEED_WEIGHT * (seconds - found.seconds) if found.seconds else seconds
             found.seconds_at = now
-            self.unsaved.add((peer, card_id))
+            self._changed((peer, card_id))
 
     def judge(self, peer: PeerId, card_id: bytes, good: bool) -> float:
         """Somebody says that an answer was good, or bad; the opinion after that, -1..1."""
@@ -83,7 +85,7 @@ class Outcomes:
         now = self._monotonic()
         opinion = _faded(found.opinion, now - found.opinion_at, OPINION_HALF_LIFE_S)
         found.opinion, found.opinion_at = opinion + OPINION_STEP * ((1.0 if good else -1.0) - opinion), now
-        self.unsaved.add((peer, card_id))
+        self._changed((peer, card_id))
         return found.opinion
 
     def restore(self, peer: PeerId, card_id: bytes, opinion: float, seconds: float, age_s: float) -> None:
@@ -129,6 +131,11 @@ class Outcomes:
         now = self._monotonic()
         below = ((*pair, mean) for pair, found in self._records.items() if (mean := _success(found, now)) < 1.0)
         return heapq.nsmallest(count, below, key=lambda item: item[2])
+
+    def _changed(self, pair: Pair) -> None:
+        self.unsaved.add(pair)
+        if len(self.unsaved) == 1:
+            self.on_unsaved()
 
     def _of(self, peer: PeerId, card_id: bytes) -> Record:
         found = self._records.get((peer, card_id))

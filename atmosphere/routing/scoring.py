@@ -76,7 +76,7 @@ def factors(
     """
     values = {
         "match": match,
-        "availability": availability(route.node),
+        "availability": availability(route.node.load_permille, route.node.queue),
         "locality": locality(route.node),
         "cost": cost(route),
         "speed": speed(seconds),
@@ -97,9 +97,9 @@ def score(values: Mapping[str, float]) -> float:
     return result
 
 
-def availability(node: Node) -> float:
+def availability(load_permille: int, queue: int) -> float:
     """Idle 1; falls with load and queue, never to 0."""
-    return (1.0 - LOAD_WEIGHT * min(node.load_permille, 1000) / 1000) / (1.0 + node.queue / QUEUE_SCALE)
+    return (1.0 - LOAD_WEIGHT * min(load_permille, 1000) / 1000) / (1.0 + queue / QUEUE_SCALE)
 
 
 def locality(node: Node) -> float:
