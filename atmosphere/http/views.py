@@ -14,7 +14,7 @@ OWNER = "atmosphere"
 
 
 def decision_view(decision: Decision) -> dict[str, Any]:
-    """``{"chosen", "candidates", "filtered", "missing", "ms"}``; chosen is null when nobody can."""
+    """``{"chosen", "candidates", "filtered", "missing", "second", "ms"}``; chosen is null when nobody can."""
     chosen = decision.chosen
     return {
         "chosen": None if chosen is None else _candidate(chosen),
@@ -25,6 +25,7 @@ def decision_view(decision: Decision) -> dict[str, Any]:
         ],
         "filtered": dict(decision.filtered),
         "missing": decision.missing,
+        "second": decision.second,
         "ms": round(decision.elapsed_ms, 3),
     }
 

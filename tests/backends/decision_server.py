@@ -52,8 +52,8 @@ class DecisionServer:
     status: int = 0
     """Answer every question with this error."""
     temperature: float = 0.5
-    choice: str = ""
-    """Always choose this option, with a probability of *sure*."""
+    prefers: str = ""
+    """Always choose the option that has this word in its name or description, with a probability of *sure*."""
     sure: float = 0.9
     yes: float | None = None
     """Answer every yes-or-no question so."""
@@ -109,9 +109,10 @@ class DecisionServer:
         if question["type"] == "choice":
             shared = {option: len(words([option, text]) & said) for option, text in criteria.items()}
             probabilities = softmax(shared, self.temperature)
-            if self.choice:
+            liked = [option for option, text in criteria.items() if self.prefers in words([option, text])]
+            if liked:
                 rest = (1 - self.sure) / max(len(criteria) - 1, 1)
-                probabilities = {option: self.sure if option == self.choice else rest for option in criteria}
+                probabilities = {option: self.sure if option == liked[0] else rest for option in criteria}
             best = max(probabilities, key=lambda option: probabilities[option])
             many = len(probabilities)
             confidence = 1.0 if many == 1 else max(0.0, (probabilities[best] - 1 / many) / (1 - 1 / many))

@@ -1,0 +1,189 @@
+"""The second stage over real sockets: router, dispatcher and adapters, with a decision model on another node.
+
+The model is a stand-in that keeps to System One's documented wire (tests/backends/decision_server.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+import trio
+
+from atmosphere.config import BackendConfig
+from atmosphere.routing.arbiter import Arbiter, ArbiterSettings, Deciders, Mode
+from atmosphere.routing.intent import Intent
+from atmosphere.work.deciding import MeshDecisions
+from protocols.call.errors import CallError, Code
+from tests.backends.decision_server import LIES, DecisionServer
+from tests.backends.openai_server import OpenAIServer
+from tests.backends.running import Running, running
+from tests.http.real_work import RealNode, real_node
+
+pytestmark = pytest.mark.filterwarnings("ignore:Async generator '(openai|httpx2|httpcore2):ResourceWarning")
+
+DEADLINE_S = 0.3
+ANSWER_S = 2.0
+"""What a chat takes besides, on a busy machine, at most."""
+
+
+@dataclass
+class Mesh:
+    """A node with a chat model, another one with another, a third that decides."""
+
+    node: RealNode
+    client: openai.AsyncOpenAI
+    decider: DecisionServer
+    run: Running
+    arbiter: Arbiter
+
+    async def chat(self, text: str = "qwrtz") -> str:
+        """The model that answers *text*."""
+        messages: Any = [{"role": "user", "content": text}]
+        return (await self.client.chat.completions.create(model="auto", messages=messages)).model
+
+    def questions(self) -> int:
+        return sum("which" in request["body"]["questions"] for request in self.run.log.requests)
+
+
+@asynccontextmanager
+async def mesh(mode: Mode = Mode.ALWAYS) -> AsyncIterator[Mesh]:
+    decider = DecisionServer()
+    async with (
+        running(OpenAIServer(model="alpha")) as one,
+        running(OpenAIServer(model="beta")) as other,
+        running(decider) as run,
+        real_node(*([BackendConfig(server.url)] for server in (one, other, run))) as (node, client),
+    ):
+        assert node.models() == {"alpha", "beta", "laya"}
+        deciders = Deciders(node.table)
+        settings = ArbiterSettings(mode=mode, deadline_s=DEADLINE_S)
+        arbiter = Arbiter(MeshDecisions(node.dispatcher), deciders, node.env.monotonic, settings)
+        node.router.arbiter = arbiter
+        yield Mesh(node, client, decider, run, arbiter)
+
+
+async def test_an_ambiguous_intent_goes_where_the_model_says() -> None:
+    """Words that nobody knows: to the router the two models are the same."""
+    async with mesh(Mode.AMBIGUOUS) as world:
+        own = (await world.node.router.decide(Intent(tool="chat", text="qwrtz"))).candidates[0].card.model
+        for liked in ("beta", "alpha"):
+            world.decider.prefers = liked
+            assert await world.chat(f"qwrtz {liked[0]}") == liked
+        assert world.questions() == 3
+        decision = await world.node.router.decide(Intent(tool="chat", text="qwrtz b"))
+        assert decision.candidates[0].card.model == "beta"
+        assert "p = 0.90" in decision.second
+        assert decision.elapsed_ms < DEADLINE_S * 1000
+        assert own in ("alpha", "beta")
+        body = world.run.log.requests[-1]["body"]
+        assert body["model"] == "laya"
+        assert list(body["questions"]["which"]["criteria"]) == ["c1", "c2", "none"]
+
+
+async def test_a_named_model_is_never_asked_about() -> None:
+    async with mesh() as world:
+        world.decider.prefers = "beta"
+        messages: Any = [{"role": "user", "content": "hello"}]
+        answer = await world.client.chat.completions.create(model="alpha", messages=messages)
+        assert answer.model == "alpha"
+        assert world.questions() == 0
+
+
+async def test_a_clients_own_question_is_not_arbitrated() -> None:
+    async with mesh() as world:
+        questions: Any = [{"type": "predicate", "instructions": "Does this hold?"}]
+        before = len(world.run.log.requests)
+        await world.client.decisions.create(model="auto", input="this does hold", questions=questions)
+        assert len(world.run.log.requests) == before + 1
+        assert world.questions() == world.arbiter.statistics().asked == 0
+
+
+async def test_a_hanging_model_costs_one_deadline_and_then_nothing() -> None:
+    async with mesh() as world:
+        own = await world.chat("warm")
+        world.decider.hang = True
+        world.decider.prefers = "beta" if own == "alpha" else "alpha"
+        began = trio.current_time()
+        assert await world.chat("first") == own
+        assert DEADLINE_S <= trio.current_time() - began < DEADLINE_S + ANSWER_S
+        asked = world.questions()
+        for number in range(20):
+            began = trio.current_time()
+            assert await world.chat(f"later {number}") == own
+            assert trio.current_time() - began < DEADLINE_S
+        assert world.questions() == asked
+        assert world.run.log.disconnects == 1  # the question was called off, not left behind
+        assert world.arbiter.statistics().failed == 1
+
+
+@pytest.mark.parametrize("lie", [*LIES, "unasked"])
+async def test_a_lying_model_changes_nothing(lie: str) -> None:
+    async with mesh() as world:
+        own = await world.chat("warm")
+        world.decider.lie = lie
+        assert await world.chat("another") == own
+        assert await world.chat("a third") == own
+        assert world.arbiter.statistics().failed == 1
+
+
+@pytest.mark.parametrize("status", [400, 422, 429, 500, 503])
+async def test_a_failing_model_changes_nothing(status: int) -> None:
+    async with mesh() as world:
+        own = await world.chat("warm")
+        world.decider.status = status
+        began = trio.current_time()
+        assert await world.chat("another") == own
+        assert trio.current_time() - began < DEADLINE_S + ANSWER_S
+
+
+async def test_a_model_that_dies_changes_nothing() -> None:
+    async with mesh() as world:
+        own = await world.chat("warm")
+        await world.run.kill()
+        for number in range(3):
+            assert await world.chat(f"after {number}") == own
+
+
+async def test_many_intents_at_once_wait_for_nobody() -> None:
+    """Four questions are under way at most; the other intents go on without."""
+    async with mesh() as world:
+        world.decider.delay_s = 0.1
+        router = world.node.router
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for number in range(50):
+                nursery.start_soon(router.decide, Intent(tool="chat", text=f"intent {number}"))
+        assert trio.current_time() - began < ANSWER_S
+        assert world.questions() <= 8
+        assert world.arbiter.statistics().failed == 0
+
+
+async def test_the_dry_run_says_what_was_settled() -> None:
+    async with mesh() as world, httpx2.AsyncClient() as http:
+        world.decider.prefers = "beta"
+        decision = await world.node.router.decide(Intent(tool="chat", text="anything"))
+        assert "the decision model" in decision.second
+        url = f"{str(world.client.base_url).rstrip('/')}/mesh/route"
+        answer = await http.post(url, json={"intent": "anything", "type": "llm/chat"})
+        assert answer.json()["candidates"][0]["model"] == "beta"
+        assert "p = 0.90" in answer.json()["second"]
+
+
+async def test_a_question_has_its_deadline_whatever_the_dispatcher_does() -> None:
+    class Stuck:
+        @asynccontextmanager
+        async def run(self, intent: Intent, args: bytes, *, deadline_s: float | None = None) -> AsyncIterator[Any]:
+            await trio.sleep_forever()
+            yield
+
+    began = trio.current_time()
+    with pytest.raises(CallError) as caught:
+        await MeshDecisions(Stuck())(Intent(tool="decide"), b"{}", 0.05)
+    assert caught.value.code is Code.DEADLINE
+    assert trio.current_time() - began < 1
