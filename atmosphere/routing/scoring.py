@@ -9,7 +9,8 @@
 - cost: what the node says its work costs now (1000 milli is neutral) and the offer's price, together to the power of
   -3/7. The seeds' second formula weighs capability 0.7 and cost 0.3; in a product weights are exponents, so doubling
   the cost takes a quarter and halving the fit takes half: capability outweighs cost. Not below 0.25.
-- speed: 1 / (1 + s / 20), s the seconds until the pair's first answer lately; 1 while nothing is known.
+- speed: 1 / (1 + s / 20), s the seconds beyond the first until the pair's first answer lately; 1 while nothing is
+  known. The first second is free: what is fast enough is not told apart, so ties stay ties.
 - reliability: the share of good outcomes lately (outcomes.py).
 - feedback: what people said of the pair's answers: 0.8 if nothing, up to 1 for praise, down to 0.6 for blame.
 - affinity: 1 for a node that has computed the request's beginning before (affinity.py) and is not overloaded, and
@@ -39,6 +40,7 @@ COST_EXPONENT = 3 / 7
 COST_FLOOR = 0.25
 PRICE_SCALE_MICROS = 10_000
 """The seeds add price * 100 to a cost of 1: a hundredth of the owner's unit per call doubles the neutral cost."""
+SPEED_FREE_S = 1.0
 SPEED_SCALE_S = 20.0
 FEEDBACK_WEIGHT = 0.25
 AFFINITY_NEAR = 0.9
@@ -121,8 +123,8 @@ def cost(route: Route) -> float:
 
 
 def speed(seconds: float) -> float:
-    """1 for an answer at once, or where nothing is known (0)."""
-    return 1.0 / (1.0 + max(seconds, 0.0) / SPEED_SCALE_S)
+    """1 for an answer within a second, or where nothing is known (0)."""
+    return 1.0 / (1.0 + max(seconds - SPEED_FREE_S, 0.0) / SPEED_SCALE_S)
 
 
 def feedback(opinion: float) -> float:
