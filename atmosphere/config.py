@@ -23,6 +23,7 @@ DEFAULT_HTTP = "127.0.0.1:11451"
 NETWORKS = ("lan", "wan", "simulation")
 HOME_VARIABLE = "ATMOSPHERE_HOME"
 PREFERENCES = ("fast", "cheap", "near")
+DECISION_MODES = ("off", "ambiguous", "always")
 
 
 class ConfigError(Exception):
@@ -98,6 +99,21 @@ class RoutingConfig:
     """Labels that no other node may carry (``cloud``)."""
     max_price_micros: int | None = None
     """The dearest offer of another node that may be used, in millionths of a call's price."""
+    decision_model: str = "ambiguous"
+    """When a decision model of the mesh is asked who should do it: ``off``, ``ambiguous`` (where this node is unsure)
+    or ``always``. It is given the words of the request and what the capabilities say of themselves."""
+    decision_deadline_ms: int = 300
+    """How long a request may wait for that: less than a person notices, enough for a small model on a CPU."""
+    decision_below: float = 0.7
+    """Unsure means: this node's own probability that its choice is right is below this."""
+
+    def __post_init__(self) -> None:
+        if self.decision_model not in DECISION_MODES:
+            raise ConfigError(f"decision_model is {self.decision_model!r}; known are {', '.join(DECISION_MODES)}")
+        if not 1 <= self.decision_deadline_ms <= 10_000:
+            raise ConfigError(f"decision_deadline_ms: expected 1 to 10000, found {self.decision_deadline_ms}")
+        if not 0 <= self.decision_below <= 1:
+            raise ConfigError(f"decision_below: expected a probability, found {self.decision_below}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +266,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         })
     if dataclasses.is_dataclass(hint) and isinstance(value, dict) and isinstance(hint, type):
         return _build(hint, value, where)
+    if hint is str and value is False:
+        return "off"  # YAML reads the bare word so
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool) == isinstance(value, bool):

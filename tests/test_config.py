@@ -69,6 +69,9 @@ WRONG = {
     "cost: {metered: maybe}": "metered: expected bool",
     "cost: {battery: 2}": "unknown setting battery",
     "routing: {stay: llm}": "stay: expected a list",
+    "routing: {decision_model: sometimes}": "decision_model is 'sometimes'; known are off, ambiguous, always",
+    "routing: {decision_deadline_ms: 0}": "decision_deadline_ms: expected 1 to 10000, found 0",
+    "routing: {decision_below: 2}": "decision_below: expected a probability, found 2.0",
     "names: {fast: llama}": "names: fast: expected NameConfig, found 'llama'",
     "names: {fast: {prefer: slow}}": "prefer is 'slow'; known are fast, cheap, near",
     "version: 9": "version 9; this release reads version 1",
@@ -93,3 +96,11 @@ def test_the_home_is_the_option_then_the_variable_then_the_default(monkeypatch: 
     monkeypatch.setenv("ATMOSPHERE_HOME", "/v")
     assert home_folder() == Path("/v")
     assert home_folder("/o") == Path("/o")
+
+
+def test_the_word_off_may_be_written_bare(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("routing: {decision_model: off}")
+    settings = load(tmp_path)
+    assert settings.routing.decision_model == "off"
+    save(tmp_path, settings)
+    assert load(tmp_path) == settings

@@ -19,8 +19,10 @@ from atmosphere.mesh.detector_settings import PRESETS
 from atmosphere.mesh.service import Mesh
 from atmosphere.node.node import Node, Parts
 from atmosphere.node.serving import Serving
+from atmosphere.routing.arbiter import Arbiter, Deciders, settings_of
 from atmosphere.routing.vectorizer import Vectorizer
 from atmosphere.store import Store
+from atmosphere.work.deciding import MeshDecisions
 from atmosphere.work.dispatcher import Dispatcher
 from atmosphere.work.plans.permission import PlanPermission
 from atmosphere.work.plans.runner import PlanRunner
@@ -104,6 +106,7 @@ async def _start(node: Node, host: Host, nursery: trio.Nursery) -> None:
     nursery.start_soon(node.standing.renewal.run)
     nursery.start_soon(node.vectorizer.run)
     nursery.start_soon(node.learnt.run)
+    nursery.start_soon(env.run_blocking, node.router.triage.learn)
     nursery.start_soon(node.cost.run)
     nursery.start_soon(node.keep_offer)
     nursery.start_soon(node.scanner.run)
@@ -160,6 +163,8 @@ def _wire(node: Node, host: Host, dialer: Dialer, nursery: trio.Nursery) -> None
         node.mesh.settled,
         on_failed=node.mesh.watch.failed,
     )
+    decisions = MeshDecisions(node.dispatcher)
+    node.router.arbiter = Arbiter(decisions, Deciders(node.table), env.monotonic, settings_of(config.routing))
     permission = PlanPermission(node.router, node.api_keys, node.audit)
     node.plans = PlanRunner(node.dispatcher.unit, node.store, env, permission)
     serving = Serving(node.registry, node.mesh, node.audit, env)

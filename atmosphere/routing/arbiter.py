@@ -35,6 +35,7 @@ from atmosphere.capabilities.decisions import (
     read_answers,
     read_questions,
 )
+from atmosphere.config import RoutingConfig
 from atmosphere.mesh.table import GradientTable
 from atmosphere.routing.decision import Candidate
 from atmosphere.routing.intent import Intent
@@ -49,6 +50,7 @@ ASKING_MAX = 4           # questions under way: one node's intents must not occu
 FIRST_PAUSE_S = 5.0      # after a failure; doubled with each further one
 MAX_PAUSE_S = 300.0      # then the deadline is lost once in five minutes
 BUSY_PAUSE_S = 1.0       # when everybody who decides is busy and does not say until when
+UNLIKELY = 0.1           # the factor of a card that the model thinks next to nothing of: it may be mistaken
 VERDICTS_KEPT = 512
 VERDICT_S = 600.0        # an answer to the same words about the same cards holds this long
 MAX_TEXT = 2000          # characters of the intent
@@ -91,6 +93,11 @@ class ArbiterSettings:
     """The router's own probability below which it asks."""
 
 
+def settings_of(config: RoutingConfig) -> ArbiterSettings:
+    """What the node's settings ask for."""
+    return ArbiterSettings(Mode(config.decision_model), config.decision_deadline_ms / 1000, config.decision_below)
+
+
 class Ask(Protocol):
     """Runs a question on the mesh."""
 
@@ -116,6 +123,12 @@ class Settled:
     """The probability that a large model is needed, where that was asked as well."""
     asked: bool = False
     elapsed_ms: float = 0.0
+
+    def factor(self, card: bytes) -> float:
+        """What this makes of the score of *card*, where another one was chosen: how probable it is beside that one."""
+        if self.chosen is None or card == self.chosen or not self.probabilities:
+            return 1.0
+        return max(UNLIKELY, min(1.0, self.probabilities.get(card, 0.0) / self.probabilities[self.chosen]))
 
 
 @dataclass(frozen=True, slots=True)

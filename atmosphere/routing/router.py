@@ -15,7 +15,7 @@ from atmosphere.embedding import Embedder
 from atmosphere.env import Env
 from atmosphere.mesh.table import GradientTable, Route
 from atmosphere.routing.affinity import Affinity
-from atmosphere.routing.arbiter import SHORTLIST, Arbiter
+from atmosphere.routing.arbiter import SHORTLIST, Arbiter, Settled
 from atmosphere.routing.decision import Candidate, Decision, DecisionLog, Refused
 from atmosphere.routing.filters import FILTERS, FREE, Asker, Policy, Sieve, of_type
 from atmosphere.routing.intent import Intent
@@ -87,10 +87,15 @@ class Router:
         affinity = self.affinity.weigh(intent, passed)
         sizes = _sizes(intent, passed)
         need = self.triage.need(await self.embed(intent.text)) if sizes else 0.5
+        settled: Settled | None = None
 
         def evaluated(route: Route) -> Candidate:
-            size = sizes.factor(size_of(route.card), need) if sizes and route.card.type == CHAT_TYPE else None
-            return self._candidate(route, intent, matches, affinity, size)
+            more = {}
+            if sizes and route.card.type == CHAT_TYPE:
+                more["size"] = sizes.factor(size_of(route.card), need)
+            if settled is not None and settled.chosen is not None:
+                more["second"] = settled.factor(route.entry.card)
+            return self._candidate(route, intent, matches, affinity, more)
 
         def ranked(count: int, first: bytes | None = None, *, cards: bool = False) -> list[Candidate]:
             """The best *count*, those of the card *first* before all others; with *cards* the best one of each card."""
@@ -104,12 +109,12 @@ class Router:
                 found = best.values()
             return heapq.nlargest(count, found, key=lambda item: (item.card_id == first, *_rank(item, intent)))
 
-        candidates, second = ranked(keep), ""
+        candidates = ranked(keep)
         if matches is not None and self.arbiter is not None and self.arbiter.wanted(intent, candidates):
             settled = await self.arbiter.settle(
                 intent, ranked(SHORTLIST, cards=True), stay=self._stays(passed), sizes=bool(sizes)
             )
-            second, need = settled.reason, need if settled.large is None else settled.large
+            need = need if settled.large is None else settled.large
             if settled.chosen is not None or settled.large is not None:
                 candidates = ranked(keep, settled.chosen)
         if intent.tool == EMBED_TOOL and candidates:  # vectors of two spaces must never be mixed by a failover
@@ -122,7 +127,7 @@ class Router:
             missing="" if candidates else self._missing(intent, filtered),
             elapsed_ms=(self._env.monotonic() - started) * 1000,
             more=len(passed) - len(candidates),
-            second=second,
+            second="" if settled is None else settled.reason,
         )
 
     async def explain(self, intent: Intent, limit: int) -> tuple[Decision, tuple[Refused, ...]]:
@@ -202,7 +207,7 @@ class Router:
         intent: Intent,
         matches: Mapping[bytes, float] | None,
         affinity: Callable[[Route], float],
-        size: float | None,
+        more: Mapping[str, float],
     ) -> Candidate:
         node, card_id, outcomes = route.node, route.entry.card, self.outcomes
         values = factors(
@@ -214,8 +219,8 @@ class Router:
             affinity=affinity(route),
             prefer=intent.prefer,
         )
-        if size is not None:
-            values = {**values, "size": size}
+        if more:
+            values = {**values, **more}
         return Candidate(
             peer=node.peer,
             node_name=node.name,

@@ -121,10 +121,16 @@ def spread(
     """
     if len(candidates) < 2:
         return list(candidates)
-    enough = FIT * max(candidate.factors.get("match", 1.0) for candidate in candidates)
-    fit = [candidate for candidate in candidates if candidate.factors.get("match", 1.0) >= enough]
+    enough = FIT * max(map(_skill, candidates))
+    fit = [candidate for candidate in candidates if _skill(candidate) >= enough]
     chosen = min(_drawn(fit, draw), key=cost)
     return [chosen, *(candidate for candidate in candidates if candidate is not chosen)]
+
+
+def _skill(candidate: Candidate) -> float:
+    """How well it can do the work, whoever is idle: its card's fit, its model's size, what the second stage said."""
+    factors = candidate.factors
+    return factors.get("match", 1.0) * factors.get("size", 1.0) * factors.get("second", 1.0)
 
 
 def _drawn(fit: list[Candidate], draw: Callable[[], float]) -> list[Candidate]:

@@ -17,6 +17,7 @@ from atmosphere.routing.arbiter import (
     FIRST_PAUSE_S,
     MAX_PAUSE_S,
     SHORTLIST,
+    UNLIKELY,
     VERDICT_S,
     VERDICTS_KEPT,
     Arbiter,
@@ -97,6 +98,7 @@ async def test_a_sure_model_puts_another_card_first() -> None:
         (IDS[2], OTHER), (IDS[2], THIRD), (IDS[0], OTHER), (IDS[1], OTHER), (IDS[0], THIRD)]
     assert (settled.chosen, settled.none, settled.asked) == (IDS[2], False, True)
     assert settled.probabilities[IDS[2]] == 0.9
+    assert [settled.factor(card) for card in IDS[:4]] == [UNLIKELY, UNLIKELY, 1.0, UNLIKELY]
     assert "chose knowledge/answer instead, p = 0.90" in settled.reason
 
 
@@ -117,6 +119,7 @@ async def test_none_takes_more(sure: float, none: bool) -> None:
 async def test_it_may_agree() -> None:
     settled = await Model(card=0, sure=0.5).arbiter().settle(ASK, THREE, probability=0.4)
     assert (settled.order, settled.chosen) == (THREE, IDS[0])
+    assert settled.factor(IDS[1]) == pytest.approx((0.5 / 3) / 0.5)
 
 
 NOT_ASKED: dict[str, tuple[Intent, tuple[Candidate, ...], float | None, dict[str, Any]]] = {
