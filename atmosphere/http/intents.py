@@ -9,6 +9,7 @@ from atmosphere.capabilities.decisions import DECIDE_TOOL, DECIDE_TYPE
 from atmosphere.http.errors import invalid
 from atmosphere.http.requests import Body, Extension, card_id, text
 from atmosphere.routing.intent import Constraints, Intent
+from atmosphere.routing.prompt import chat_prompt, count_tokens
 
 TEXT = frozenset({"text"})
 _MODALITY = {"image_url": "image", "image": "image", "input_image": "image",
@@ -38,12 +39,16 @@ def chat(body: Body, extension: Extension) -> Intent:
                           f"messages[{index}].content")
         if message["role"] == "user":
             meant = content if isinstance(content, str) else _joined(content or [])
+    tokens, prefixes = chat_prompt(body)
     return Intent(
         tool="chat",
         text=meant[:MAX_TEXT],
         model=text(body, "model"),
         inputs=frozenset(inputs) if len(inputs) > 1 else TEXT,
         features=_features(body),
+        tokens=tokens,
+        prefixes=prefixes,
+        prefer=extension.prefer,
         constraints=extension.constraints,
     )
 
@@ -58,6 +63,8 @@ def completion(body: Body, extension: Extension) -> Intent:
         tool="complete",
         text=last[:MAX_TEXT] if isinstance(last, str) else "",  # tokens mean nothing without their model
         model=text(body, "model"),
+        tokens=count_tokens(last) if isinstance(last, str) else 0,
+        prefer=extension.prefer,
         constraints=extension.constraints,
     )
 
@@ -69,7 +76,8 @@ def embedding(body: Body, extension: Extension) -> Intent:
         raise invalid("'input' must be a non-empty string or a list of strings or of tokens", "input")
     if body.get("encoding_format") not in (None, "float", "base64"):
         raise invalid("'encoding_format' must be \"float\" or \"base64\"", "encoding_format")
-    return Intent(tool="embed", model=text(body, "model"), constraints=extension.constraints)
+    return Intent(tool="embed", model=text(body, "model"), prefer=extension.prefer,
+                  constraints=extension.constraints)
 
 
 def decision(body: Body, extension: Extension) -> Intent:
@@ -94,7 +102,7 @@ def tool_call(body: Body, tool: str, extension: Extension) -> Intent:
         constraints = _of_type(constraints, kind)
     if constraints.card is None and constraints.type is None:
         raise invalid("say whose tool: 'capability' (a card id) or 'type' (like \"llm/embed\")", "type")
-    return Intent(tool=tool, constraints=constraints)
+    return Intent(tool=tool, prefer=extension.prefer, constraints=constraints)
 
 
 def dry_run(body: Body, extension: Extension) -> Intent:
@@ -104,7 +112,8 @@ def dry_run(body: Body, extension: Extension) -> Intent:
     model = text(body, "model")
     if meant is None and model is None and constraints.type is None and constraints.card is None:
         raise invalid("'intent' is missing: say in words what is wanted, or name a 'model' or a 'type'", "intent")
-    return Intent(tool=None, text=(meant or "")[:MAX_TEXT], model=model, constraints=constraints)
+    return Intent(tool=None, text=(meant or "")[:MAX_TEXT], model=model, prefer=extension.prefer,
+                  constraints=constraints)
 
 
 def _modalities(parts: list[Any], index: int) -> set[str]:

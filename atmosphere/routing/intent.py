@@ -31,10 +31,6 @@ class Constraints:
     """A card id in hex, or an unambiguous beginning of at least 8 digits."""
     labels: frozenset[str] = frozenset()
     """Every one of them must be on the offer (``gpu``, ``site:home``)."""
-    avoid_labels: frozenset[str] = frozenset()
-    """None of them may be on the offer (``cloud``, ``site:office``): what must not see the request."""
-    gpu_required: bool = False
-    """The node must say that it has a GPU (label ``gpu``)."""
     local_only: bool = False
     max_latency_ms: float | None = None
     """Measured round trip to the node; a node without a measurement is filtered out."""
@@ -42,6 +38,10 @@ class Constraints:
     """Vector space that embeddings must be in."""
     min_context_tokens: int = 0
     exclude: frozenset[PeerId] = frozenset()
+    avoid_labels: frozenset[str] = frozenset()
+    """None of them may be on the offer (``cloud``, ``site:office``): what must not see the request."""
+    gpu_required: bool = False
+    """The node must say that it has a GPU (label ``gpu``)."""
 
 
 @dataclass(frozen=True, slots=True)
