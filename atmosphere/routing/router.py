@@ -19,7 +19,7 @@ from atmosphere.routing.arbiter import SHORTLIST, Arbiter, Settled
 from atmosphere.routing.decision import Candidate, Decision, DecisionLog, Refused
 from atmosphere.routing.filters import FILTERS, FREE, Asker, Policy, Sieve, of_type
 from atmosphere.routing.intent import Intent
-from atmosphere.routing.matching import NEUTRAL, CardVectors, Vector
+from atmosphere.routing.matching import RANKED, CardVectors, Matches, Vector
 from atmosphere.routing.models import (
     BUILT_IN,
     EMBED_TOOL,
@@ -81,11 +81,16 @@ class Router:
         started = self._env.monotonic()
         intent = self.resolve(intent)
         passed, filtered = self._filter(intent)
-        matches: Mapping[bytes, float] | None = None  # None: meaning has nothing to decide
-        if intent.text and not intent.names_model and len({route.entry.card for route in passed}) > 1:
-            matches = self.vectors.match(await self.embed(intent.text))
-        affinity = self.affinity.weigh(intent, passed)
-        sizes = _sizes(intent, passed)
+        matches: Matches | None = None  # None: meaning has nothing to decide
+        eligible = {route.entry.card for route in passed}
+        if intent.text and not intent.names_model and len(eligible) > 1:
+            matches = self.vectors.match(await self.embed(intent.text), intent.text[:MAX_QUERY_CHARS], eligible)
+        considered = passed
+        if matches is not None and keep <= RANKED < len(matches.best) + 1 < len(eligible):
+            near = {fit.card for fit in matches.best}
+            considered = [route for route in passed if route.entry.card in near]
+        affinity = self.affinity.weigh(intent, considered)
+        sizes = _sizes(intent, considered)
         need = self.triage.need(await self.embed(intent.text)) if sizes else 0.5
         settled: Settled | None = None
 
@@ -99,7 +104,7 @@ class Router:
 
         def ranked(count: int, first: bytes | None = None, *, cards: bool = False) -> list[Candidate]:
             """The best *count*, those of the card *first* before all others; with *cards* the best one of each card."""
-            found: Iterable[Candidate] = map(evaluated, passed)
+            found: Iterable[Candidate] = map(evaluated, considered)
             if cards:
                 best: dict[bytes, Candidate] = {}
                 for candidate in found:
@@ -205,14 +210,14 @@ class Router:
         self,
         route: Route,
         intent: Intent,
-        matches: Mapping[bytes, float] | None,
+        matches: Matches | None,
         affinity: Callable[[Route], float],
         more: Mapping[str, float],
     ) -> Candidate:
         node, card_id, outcomes = route.node, route.entry.card, self.outcomes
         values = factors(
             route,
-            1.0 if matches is None else matches.get(card_id, NEUTRAL),
+            1.0 if matches is None else matches.factor(card_id),
             outcomes.reliability(node.peer, card_id),
             seconds=outcomes.seconds(node.peer, card_id),
             opinion=outcomes.opinion(node.peer, card_id),
@@ -234,23 +239,24 @@ class Router:
 
     def _missing(self, intent: Intent, filtered: Mapping[str, int]) -> str:
         """Why nobody can: the last filter that pairs reached and did not pass is what was nearest to enough."""
-        if not filtered:
-            return "no node of the mesh offers anything that can be used now"
         hints = {item.name: item.hint for item in FILTERS}
-        last = next(item.name for item in reversed(FILTERS) if item.name in filtered)
-        if last == "tool":
+        last = next((item.name for item in reversed(FILTERS) if item.name in filtered), "")
+        served_last = self._last_served(intent)
+        if not last and not served_last:
+            return "no node of the mesh offers anything that can be used now"
+        if last == "tool" and not served_last:
             offered = ", ".join(sorted({route.card.type for route in self.table.routes()}))
             return (
                 f"no node of the mesh offers {intent.tool!r} now; offered are: {offered}. "
                 "A model server on any node (Ollama, llama.cpp ...) or `atmosphere-p2p backend add URL` there adds some"
             )
-        if last == "model":
+        if last in ("", "tool", "type", "model") and intent.names_model:
             served = sorted({r.card.model for r in self.table.routes() if r.card.model})
             listed = ", ".join(served[:10]) or "none"
             asked = repr(intent.model)
             if intent.equivalents:
                 asked += f" (alias of {', '.join(intent.equivalents)})"
-            return f"the model {asked} is not served by any node now{self._last_served(intent)}; served are: {listed}"
+            return f"the model {asked} is not served by any node now{served_last}; served are: {listed}"
         return hints[last]
 
     def _last_served(self, intent: Intent) -> str:
