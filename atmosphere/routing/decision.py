@@ -63,6 +63,10 @@ class Decision:
     """Pairs that passed every filter and are not among *candidates*, which are the best."""
     second: str = ""
     """What came of the second stage (arbiter.py), for people; empty: the router was sure, or there is none."""
+    right: float | None = None
+    """Probability that the best matching card is what was meant; None: meaning had nothing to decide."""
+    somebody: float | None = None
+    """Probability that any card is; low, and the candidates are merely the nearest."""
 
     @property
     def chosen(self) -> Candidate | None:

@@ -16,6 +16,7 @@ right. What each stage gives is measured in docs/routing.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -42,8 +43,10 @@ MAX_CONTRASTED = 12
 """Phrases per card that are: the equations grow with the cube of all phrases. 16 * 12 take 0.6 ms."""
 RIDGE = 0.3
 """Of the regression: a third of a phrase's own weight, because half of any phrase is chance."""
-NEUTRAL = 0.5
-"""The match of a card of which nothing is known (yet): that of a card with nothing in common with the intent."""
+RANKED = 32
+"""Cards that are named in order, best first."""
+SHARPNESS = 4.0
+"""Of the factor that a fit becomes in the score of a (node, card) pair: 0.17 behind the best fit is half as good."""
 NEAREST = 3
 """Named when nobody can."""
 
@@ -87,7 +90,7 @@ class Matches:
     """By row, shape (rows,); minus infinity for what was not eligible or has no vector."""
     rows: dict[bytes, int] = field(repr=False)
     best: tuple[Fit, ...]
-    """The SHORTLIST best, best first."""
+    """The RANKED best, best first."""
     somebody: float
     """Probability that any of the cards can do it; 0 without a card."""
     right: float
@@ -109,12 +112,16 @@ class Matches:
         order = np.argsort(-self.fits, kind="stable")
         return [card for row in order if self.fits[row] > -np.inf and (card := self.cards[row]) is not None]
 
-    def get(self, card_id: bytes, default: float) -> float:
-        """The card's match for the score of a (node, card) pair: 0..1, half of 1 + fit."""
+    def factor(self, card_id: bytes) -> float:
+        """The card's factor in the score of a (node, card) pair: 1 for the best, falling with the fit, above 0.
+
+        A card without a vector (yet) counts as one that has nothing in common with the intent, a fit of 0.
+        """
         row = self.rows.get(card_id)
-        if row is None or row >= len(self.fits) or self.fits[row] == -np.inf:
-            return default
-        return min(1.0, max(0.0, (1.0 + float(self.fits[row])) / 2.0))
+        known = row is not None and row < len(self.fits) and self.fits[row] > -np.inf
+        fit = max(0.0, float(self.fits[row])) if known else 0.0
+        best = max(0.0, self.best[0].fit) if self.best else 0.0
+        return math.exp(SHARPNESS * min(0.0, fit - best))
 
 
 class CardVectors:
@@ -194,16 +201,15 @@ class CardVectors:
             if text:
                 scores = scores + np.float32(LEXICAL_WEIGHT) * self.lexical(words(text))
             fits[rows] = scores[rows]
-        best = _top(fits, min(SHORTLIST, len(rows)))
-        if len(best) > 1:
-            lifted = fits[best] + np.float32(CONTRAST_WEIGHT) * self._contrast(query, best)
-            # What was not looked at closely stays behind what was.
-            rest = fits > -np.inf
-            rest[best] = False
-            if rest.any():
-                fits[rest] += min(0.0, float(lifted.min()) - float(fits[rest].max()))
-            fits[best] = lifted
-            best = best[np.argsort(-lifted, kind="stable")]
+        best = _top(fits, min(RANKED, len(rows)))
+        close = best[:SHORTLIST]
+        if len(close) > 1:
+            lifted = fits[close] + np.float32(CONTRAST_WEIGHT) * self._contrast(query, close)
+            if len(best) > SHORTLIST:  # what was not looked at closely stays behind what was
+                behind = float(lifted.min()) - float(fits[best[SHORTLIST]])
+                fits += np.float32(min(0.0, behind))
+            fits[close] = lifted
+            best[:SHORTLIST] = close[np.argsort(-lifted, kind="stable")]
         ranked = tuple(Fit(card, float(fits[row])) for row in best if (card := self._cards[row]) is not None)
         first = ranked[0].fit if ranked else 0.0
         margin = first - ranked[1].fit if len(ranked) > 1 else first

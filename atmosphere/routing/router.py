@@ -86,7 +86,7 @@ class Router:
         if intent.text and not intent.names_model and len(eligible) > 1:
             matches = self.vectors.match(await self.embed(intent.text), intent.text[:MAX_QUERY_CHARS], eligible)
         considered = passed
-        if matches is not None and keep <= RANKED < len(matches.best) + 1 < len(eligible):
+        if matches is not None and keep <= RANKED == len(matches.best) < len(eligible):
             near = {fit.card for fit in matches.best}
             considered = [route for route in passed if route.entry.card in near]
         affinity = self.affinity.weigh(intent, considered)
@@ -115,9 +115,10 @@ class Router:
             return heapq.nlargest(count, found, key=lambda item: (item.card_id == first, *_rank(item, intent)))
 
         candidates = ranked(keep)
-        if matches is not None and self.arbiter is not None and self.arbiter.wanted(intent, candidates):
+        right = None if matches is None else matches.right
+        if matches is not None and self.arbiter is not None and self.arbiter.wanted(intent, candidates, right):
             settled = await self.arbiter.settle(
-                intent, ranked(SHORTLIST, cards=True), stay=self._stays(passed), sizes=bool(sizes)
+                intent, ranked(SHORTLIST, cards=True), probability=right, stay=self._stays(passed), sizes=bool(sizes)
             )
             need = need if settled.large is None else settled.large
             if settled.chosen is not None or settled.large is not None:
@@ -133,6 +134,8 @@ class Router:
             elapsed_ms=(self._env.monotonic() - started) * 1000,
             more=len(passed) - len(candidates),
             second="" if settled is None else settled.reason,
+            right=right,
+            somebody=None if matches is None else matches.somebody,
         )
 
     async def explain(self, intent: Intent, limit: int) -> tuple[Decision, tuple[Refused, ...]]:
