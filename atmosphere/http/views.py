@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from atmosphere.http.port import HttpNode
-from atmosphere.routing.decision import Candidate, Decision
+from atmosphere.routing.decision import Candidate, Decision, Refused
 from atmosphere.routing.intent import AUTO
 from atmosphere.routing.models import same_model
 
@@ -23,11 +23,18 @@ def decision_view(decision: Decision) -> dict[str, Any]:
              "rtt_ms": candidate.rtt_ms, "factors": dict(candidate.factors)}
             for candidate in decision.candidates
         ],
+        "more": decision.more,
         "filtered": dict(decision.filtered),
         "missing": decision.missing,
         "second": decision.second,
         "ms": round(decision.elapsed_ms, 3),
     }
+
+
+def refused_view(refused: Refused) -> dict[str, Any]:
+    """One pair that was filtered out."""
+    return {"peer_id": str(refused.peer), "name": refused.node_name, "capability": refused.card_id.hex(),
+            "type": refused.type, "model": refused.model, "filter": refused.filter}
 
 
 def _candidate(candidate: Candidate) -> dict[str, Any]:
@@ -36,7 +43,7 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
 
 
 def models_view(node: HttpNode) -> list[dict[str, Any]]:
-    """The models that can be routed to now, then the aliases of those, then ``auto``."""
+    """The models that can be routed to now with the aliases of those, then the capability names, then ``auto``."""
     created = int(node.started_at)
     types: dict[str, set[str]] = {}
     for capability in node.capabilities():
@@ -49,6 +56,8 @@ def models_view(node: HttpNode) -> list[dict[str, Any]]:
         if kinds:
             named[alias] = kinds
     views = [_model(name, created, sorted(kinds)) for name, kinds in sorted(named.items())]
+    views += [_model(name, created, sorted(kinds)) for name, kinds in sorted(node.levels().items())
+              if name not in named]
     return [*views, _model(AUTO, created, [])]
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from atmosphere.capabilities.scanner import Scanner, TargetStatus, plan_targets
 from atmosphere.config import BackendConfig, Config
 from atmosphere.cost import Machine, Meter
 from atmosphere.cost.keeper import CostKeeper
+from atmosphere.cost.views import CostView, Price
 from atmosphere.embedding import Embedder
 from atmosphere.env import Env
 from atmosphere.identity import Identity, JoinRequest, Keyring, MemoryKeyring, Target
@@ -41,7 +42,9 @@ from atmosphere.mesh.views import (
     node_views,
 )
 from atmosphere.node.standing import Standing
+from atmosphere.routing.decision import Decision, DecisionLog, Refused
 from atmosphere.routing.filters import GPU, policy_of
+from atmosphere.routing.intent import Intent
 from atmosphere.routing.learnt import Learnt
 from atmosphere.routing.models import levels_of
 from atmosphere.routing.router import Router
@@ -231,6 +234,31 @@ class Node:
     def capabilities(self) -> tuple[CapabilityView, ...]:
         """What can be routed to now."""
         return capability_views(self.table)
+
+    def levels(self) -> Mapping[str, frozenset[str]]:
+        """The capability names that somebody can serve now, with the types that do."""
+        return self.router.offered_levels()
+
+    @property
+    def decisions(self) -> DecisionLog:
+        """The last decisions that were acted on."""
+        return self.router.log
+
+    async def explain(self, intent: Intent, limit: int) -> tuple[Decision, tuple[Refused, ...]]:
+        """How *intent* is decided now: up to *limit* candidates, up to *limit* pairs that were filtered out."""
+        return await self.router.explain(intent, limit)
+
+    async def judge(self, peer: PeerId, card_id: bytes, good: bool) -> float:
+        """Somebody found an answer of that pair good, or bad; the opinion of it now, -1 to 1, on disk."""
+        return await self.learnt.judge(peer, card_id, good)
+
+    def cost_view(self) -> CostView:
+        """What work here costs, and why."""
+        cards = self.registry.cards()
+        return CostView.of(self.cost.meter, [
+            Price(entry.card.hex(), cards[entry.card].type, cards[entry.card].model, entry.price_micros)
+            for entry in self.registry.offer_entries() if entry.price_micros
+        ])
 
     def create_invite(
         self,
