@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
@@ -57,6 +57,7 @@ MAX_TEXT = 2000          # characters of the intent
 MAX_DESCRIPTION = 240
 MAX_EXAMPLES = 3
 MAX_EXAMPLE = 80
+CHAT_TYPE = "llm/chat"
 NONE = "none"
 WHICH = "which"
 LARGE = "large"
@@ -201,6 +202,7 @@ class Arbiter:
     def wanted(self, intent: Intent, candidates: Sequence[Candidate], probability: float | None = None) -> bool:
         """Whether *candidates*, ranked, are to be settled: cheap, so that the sure intents pay nothing.
 
+        Chat models that differ in name and size only are no question of meaning: for them it takes ``always``.
         *probability*: the router's own, that its first card is right; None: not known, then the margin decides.
         """
         mode = self.settings.mode
@@ -210,6 +212,8 @@ class Arbiter:
         if not cards or (len(cards) == 1 and probability is None):
             return False
         if mode is Mode.AMBIGUOUS:
+            if _alike(cards.values()):
+                return False
             sure = margin(candidates) >= MARGIN if probability is None else probability >= self.settings.ask_below
             if sure:
                 return False
@@ -385,6 +389,13 @@ def _cards(candidates: Sequence[Candidate]) -> dict[bytes, Card]:
                 break
             found[candidate.card_id] = candidate.card
     return found
+
+
+def _alike(cards: Collection[Card]) -> bool:
+    """Whether they are chat models that say the same of themselves, apart from their names."""
+    return len({(card.type, card.examples, card.topics) for card in cards}) == 1 and all(
+        card.type == CHAT_TYPE for card in cards
+    )
 
 
 def _names(cards: Mapping[bytes, Card]) -> dict[str, bytes]:

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from atmosphere.capabilities.adapters.openai import chat_card
 from atmosphere.capabilities.card import Card, Tool
 from atmosphere.capabilities.offer import OfferEntry
 from atmosphere.routing.arbiter import (
@@ -131,6 +132,9 @@ NOT_ASKED: dict[str, tuple[Intent, tuple[Candidate, ...], float | None, dict[str
     "a model was named": (dataclasses.replace(ASK, model="llama3"), THREE, 0.1, {"mode": Mode.ALWAYS}),
     "nothing was said": (dataclasses.replace(ASK, text=""), THREE, 0.1, {"mode": Mode.ALWAYS}),
     "it is a decision itself": (dataclasses.replace(ASK, tool="decide"), THREE, 0.1, {"mode": Mode.ALWAYS}),
+    "they are chat models that differ in name only": (ASK, tuple(
+        dataclasses.replace(candidate(number, 0.6), card=chat_card(f"model{number}")) for number in range(3)
+    ), 0.1, {}),
     "it is an embedding": (dataclasses.replace(ASK, tool="embed"), THREE, 0.1, {"mode": Mode.ALWAYS}),
 }
 

@@ -5,6 +5,7 @@ The model is a stand-in that keeps to System One's documented wire (tests/backen
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import openai
 import pytest
 import trio
 
+from atmosphere.capabilities.backend import Backend, Emit, Provision, ToolCall
+from atmosphere.capabilities.card import Card, Tool
 from atmosphere.config import BackendConfig
 from atmosphere.routing.arbiter import Arbiter, ArbiterSettings, Deciders, Mode
 from atmosphere.routing.intent import Intent
@@ -23,13 +26,30 @@ from protocols.call.errors import CallError, Code
 from tests.backends.decision_server import LIES, DecisionServer
 from tests.backends.openai_server import OpenAIServer
 from tests.backends.running import Running, running
+from tests.http.fake_node import completion
 from tests.http.real_work import RealNode, real_node
+from tests.mesh.people import ME
 
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator '(openai|httpx2|httpcore2):ResourceWarning")
 
 DEADLINE_S = 0.3
 ANSWER_S = 2.0
 """What a chat takes besides, on a busy machine, at most."""
+
+
+class Answers(Backend):
+    """Two capabilities of one node that answer chats with their own names."""
+
+    name = "answers"
+
+    async def discover(self) -> list[Provision]:
+        subjects = {"cooking": "recipes and how to cook", "cars": "how cars work and are repaired"}
+        return [Provision(Card("knowledge/answer", f"answers about {text}", model=name, tools=(Tool("chat"),)), 8)
+                for name, text in subjects.items()]
+
+    async def invoke(self, card: Card, call: ToolCall, emit: Emit) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return json.dumps({**completion(), "model": card.model}).encode()
 
 
 @dataclass
@@ -81,14 +101,18 @@ async def mesh(mode: Mode = Mode.ALWAYS) -> AsyncIterator[Mesh]:
 
 
 async def test_an_ambiguous_intent_goes_where_the_model_says() -> None:
-    """Words that nobody knows: to the router the two models are the same."""
+    """Words that mean nothing to the router; it never asks about the two chat models, which are alike to everybody."""
     async with mesh(Mode.AMBIGUOUS) as world:
-        for liked in ("beta", "alpha"):
+        assert await world.chat() in ("alpha", "beta")
+        assert world.questions() == 0
+        backend = Answers()
+        world.node.registries[ME].update(backend, await backend.discover())
+        for liked in ("cooking", "cars"):
             world.decider.prefers = liked
-            assert await world.chat(f"qwrtz {liked[0]}") == liked
+            assert await world.chat(f"qwrtz {liked[1:3]}") == liked
         assert world.questions() == 2
-        decision = await world.node.router.decide(Intent(tool="chat", text="qwrtz b"))
-        assert decision.candidates[0].card.model == "beta"
+        decision = await world.node.router.decide(Intent(tool="chat", text="qwrtz ar"))
+        assert decision.candidates[0].card.model == "cars"
         assert "p = 0.90" in decision.second
         other = decision.candidates[1]
         assert other.factors["second"] == 0.1
@@ -96,7 +120,7 @@ async def test_an_ambiguous_intent_goes_where_the_model_says() -> None:
         assert decision.elapsed_ms < DEADLINE_S * 1000
         body = world.run.log.requests[-1]["body"]
         assert body["model"] == "laya"
-        assert list(body["questions"]["which"]["criteria"]) == ["c1", "c2", "none"]
+        assert list(body["questions"]["which"]["criteria"]) == ["c1", "c2", "c3", "c4", "none"]
 
 
 async def test_a_named_model_is_never_asked_about() -> None:
