@@ -42,6 +42,14 @@ class BackendConfig:
     continuation: bool = False
     """The server goes on with an answer whose beginning it is given (vLLM, llama.cpp and Ollama do): a stream that
     breaks on another node may be continued here, and one that breaks here elsewhere."""
+    price_micros: int = 0
+    """What a call is to cost others, in millionths of the owner's unit: of a paid API about what it charges."""
+    labels: tuple[str, ...] = ()
+    """Facts about what it offers, for constraints: ``cloud``, ``eu``."""
+
+    def __post_init__(self) -> None:
+        if self.price_micros < 0:
+            raise ConfigError(f"price_micros: expected 0 or more, found {self.price_micros}")
 
 
 @dataclass(frozen=True, slots=True)

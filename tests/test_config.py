@@ -27,7 +27,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
         mdns=False,
         backends=(
             BackendConfig("http://127.0.0.1:8000", key_env="KEY"),
-            BackendConfig("http://h:1", "ollama", continuation=True),
+            BackendConfig("http://h:1", "ollama", continuation=True, price_micros=2500, labels=("cloud",)),
         ),
         aliases={"best": ("llama3.2",), "chat": ("qwen3-vllm", "qwen3-ollama")},
         grace_s=2.5,
@@ -74,6 +74,7 @@ WRONG = {
     "routing: {decision_below: 2}": "decision_below: expected a probability, found 2.0",
     "names: {fast: llama}": "names: fast: expected NameConfig, found 'llama'",
     "names: {fast: {prefer: slow}}": "prefer is 'slow'; known are fast, cheap, near",
+    "backends: [{url: 'http://h', price_micros: -1}]": "price_micros: expected 0 or more, found -1",
     "version: 9": "version 9; this release reads version 1",
     "[1, 2]": "expected settings like",
     "name: [": "not readable YAML",
