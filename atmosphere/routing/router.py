@@ -90,14 +90,14 @@ class Router:
             near = {fit.card for fit in matches.best}
             considered = [route for route in passed if route.entry.card in near]
         affinity = self.affinity.weigh(intent, considered)
-        sizes = _sizes(intent, considered)
-        need = self.triage.need(await self.embed(intent.text)) if sizes else 0.5
+        sized = _sizes(intent, considered)
+        fitting = sized.factors(self.triage.need(await self.embed(intent.text))) if sized else {}
         settled: Settled | None = None
 
         def evaluated(route: Route) -> Candidate:
             more = {}
-            if sizes and route.card.type == CHAT_TYPE:
-                more["size"] = sizes.factor(size_of(route.card), need)
+            if route.entry.card in fitting:
+                more["size"] = fitting[route.entry.card]
             if settled is not None and settled.chosen is not None:
                 more["second"] = settled.factor(route.entry.card)
             return self._candidate(route, intent, matches, affinity, more)
@@ -118,9 +118,10 @@ class Router:
         right = None if matches is None else matches.right
         if matches is not None and self.arbiter is not None and self.arbiter.wanted(intent, candidates, right):
             settled = await self.arbiter.settle(
-                intent, ranked(SHORTLIST, cards=True), probability=right, stay=self._stays(passed), sizes=bool(sizes)
+                intent, ranked(SHORTLIST, cards=True), probability=right, stay=self._stays(passed), sizes=bool(sized)
             )
-            need = need if settled.large is None else settled.large
+            if settled.large is not None:
+                fitting = sized.factors(settled.large)
             if settled.chosen is not None or settled.large is not None:
                 candidates = ranked(keep, settled.chosen)
         if intent.tool == EMBED_TOOL and candidates:  # vectors of two spaces must never be mixed by a failover
@@ -274,8 +275,9 @@ class Router:
 def _sizes(intent: Intent, routes: Iterable[Route]) -> Sizes:
     """The sizes of the models among which the request's need may choose; none where something else was asked for."""
     if not intent.text or intent.names_model or intent.level or intent.prefer:
-        return Sizes(())
-    return Sizes(size_of(route.card) for route in routes if route.card.type == CHAT_TYPE)
+        return Sizes({})
+    cards = {route.entry.card: route.card for route in routes if route.card.type == CHAT_TYPE}
+    return Sizes({card_id: size_of(card) for card_id, card in cards.items()} if len(cards) > 1 else {})
 
 
 def _rank(candidate: Candidate, intent: Intent) -> tuple[float, int, bytes]:

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from bisect import bisect
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import ClassVar
 
@@ -92,13 +93,14 @@ def _parsed(model: str, description: str) -> float | None:
 
 
 class Sizes:
-    """The sizes of the models that could answer one request, in billions of weights; None: not known."""
+    """The models that could answer one request by card, with their sizes in billions of weights; None: not known."""
 
-    def __init__(self, sizes: Iterable[float | None]) -> None:
-        known = {math.log(size) for size in sizes if size is not None}
+    def __init__(self, sizes: Mapping[bytes, float | None]) -> None:
+        known = {math.log(size) for size in sizes.values() if size is not None}
+        self._sizes = sizes
         self._least = min(known, default=0.0)
         self._range = max(known, default=0.0) - self._least
-        self._places = [(log - self._least) / self._range for log in known] if self else []
+        self._places = [(log - self._least) / self._range for log in sorted(known)] if self else []
 
     def __repr__(self) -> str:
         return f"<Sizes from {math.exp(self._least):g} B, {math.exp(self._range):.3g} times>"
@@ -107,13 +109,18 @@ class Sizes:
         """Whether there is anything to choose: two sizes, one at least twice the other."""
         return self._range >= math.log(2) - 1e-9
 
-    def factor(self, size: float | None, need: float) -> float:
-        """What *size* makes of the score, ``1 - WEIGHT`` to 1; *need*: the probability that a large one is needed.
+    def factors(self, need: float) -> dict[bytes, float]:
+        """What its size makes of each card's score, ``1 - WEIGHT`` to 1; empty where there is nothing to choose.
 
-        1 for the size that is nearest to the need; an unknown one stands in the middle.
+        *need*: the probability that a large one is needed. 1 for the size that is nearest to it; an unknown one stands
+        in the middle.
         """
         if not self:
-            return 1.0
-        place = 0.5 if size is None else (math.log(size) - self._least) / self._range
-        best = min(abs(need - other) for other in self._places)
-        return min(1.0, (1.0 - WEIGHT * abs(need - place)) / (1.0 - WEIGHT * best))
+            return {}
+        above = bisect(self._places, need)
+        nearest = min(abs(need - other) for other in self._places[max(above - 1, 0) : above + 1])
+        return {card: min(1.0, (1.0 - WEIGHT * abs(need - self._place(size))) / (1.0 - WEIGHT * nearest))
+                for card, size in self._sizes.items()}
+
+    def _place(self, size: float | None) -> float:
+        return 0.5 if size is None else (math.log(size) - self._least) / self._range

@@ -64,24 +64,23 @@ def test_sizes_are_read_from_names_and_descriptions(model: str, description: str
 
 
 def test_the_size_that_fits_counts_most() -> None:
-    sizes = Sizes([7.0, 20.0, 70.0, None])
+    sizes = Sizes({b"7": 7.0, b"20": 20.0, b"70": 70.0, b"?": None})
     assert sizes
-    factors = {need: [sizes.factor(size, need) for size in (7.0, 20.0, 70.0)] for need in (0.15, 0.85)}
+    factors = {need: list(sizes.factors(need).values())[:3] for need in (0.15, 0.85)}
     assert factors[0.15] == sorted(factors[0.15], reverse=True)
     assert factors[0.85] == sorted(factors[0.85])
     assert [max(values) for values in factors.values()] == [1.0, 1.0]
     assert all(value >= 1 - WEIGHT for values in factors.values() for value in values)
-    assert factors[0.85][0] < sizes.factor(None, 0.85) < 1.0
-    assert sizes.factor(7.0, 1.0) == pytest.approx(1 - WEIGHT)
+    assert factors[0.85][0] < sizes.factors(0.85)[b"?"] < 1.0
+    assert sizes.factors(1.0)[b"7"] == pytest.approx(1 - WEIGHT)
 
 
 def test_who_does_not_know_changes_nothing_between_two() -> None:
-    sizes = Sizes([7.0, 70.0])
-    assert sizes.factor(7.0, 0.5) == sizes.factor(70.0, 0.5) == 1.0
+    assert Sizes({b"7": 7.0, b"70": 70.0}).factors(0.5) == {b"7": 1.0, b"70": 1.0}
 
 
 @pytest.mark.parametrize("known", [(), (None,), (7.0,), (7.0, 8.0), (7.0, None)])
 def test_where_there_is_nothing_to_choose_it_changes_nothing(known: tuple[float | None, ...]) -> None:
-    sizes = Sizes(known)
+    sizes = Sizes({bytes([number]): size for number, size in enumerate(known)})
     assert not sizes
-    assert all(sizes.factor(size, 0.9) == 1.0 for size in known)
+    assert sizes.factors(0.9) == {}
