@@ -17,7 +17,7 @@ right. What each stage gives is measured in docs/routing.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -134,6 +134,8 @@ class CardVectors:
     def __init__(self, space: str, calibration: Calibration | None = None) -> None:
         self.space = space
         self.calibration = calibration or Calibration()
+        self.generation = 0
+        """Raised whenever a card gets its first vector or loses it."""
         self._rows: dict[bytes, int] = {}
         self._cards: list[bytes | None] = []
         self._free: list[int] = []
@@ -166,7 +168,9 @@ class CardVectors:
                 grown[: len(self._matrix)], known[: len(self._known)] = self._matrix, self._known
             self._matrix, self._known = grown, known
         self._matrix[row] = vector
-        self._known[row] = True
+        if not self._known[row]:
+            self._known[row] = True
+            self.generation += 1
         kept = vector[None, :] if parts is None else parts[:MAX_CONTRASTED]
         scale = np.float32(max(float(np.abs(kept).max()), 1e-6) / _LEVELS)
         self._phrases[row] = np.rint(kept / scale).astype(np.int8), scale
@@ -187,15 +191,23 @@ class CardVectors:
                 self._known[row] = False
                 self._matrix[row] = 0.0
             self._free.append(row)
+            self.generation += 1
 
-    def match(self, query: Vector, text: str = "", eligible: Collection[bytes] | None = None) -> Matches:
+    def rows_of(self, cards: Iterable[bytes]) -> Rows:
+        """The rows of those of *cards* that have a vector, in order; good until :attr:`generation` changes."""
+        found = np.array(sorted({row for card in cards if (row := self._rows.get(card)) is not None}), dtype=np.intp)
+        found = found[: np.searchsorted(found, len(self._known))]
+        return found[self._known[found]]
+
+    def match(self, query: Vector, text: str = "", eligible: Rows | None = None) -> Matches:
         """How well each card fits the unit *query*, shape (d,), which is the embedding of *text*.
 
-        *eligible*: the cards that count; None: all. The best of these are compared with each other alone.
+        *eligible*: the rows that count (:meth:`rows_of`); None: all. The best of these are compared with each other
+        alone.
         """
         count = min(len(self._cards), len(self._matrix))
         fits = np.full(count, -np.inf, dtype=np.float32)
-        rows = self._eligible(count, eligible)
+        rows = np.flatnonzero(self._known[:count]) if eligible is None else eligible
         if len(rows):
             scores = self.cosines(query)
             if text:
@@ -240,13 +252,6 @@ class CardVectors:
                 self._cards.append(card_id)
             self._rows[card_id] = row
         return row
-
-    def _eligible(self, count: int, eligible: Collection[bytes] | None) -> Rows:
-        if eligible is None:
-            return np.flatnonzero(self._known[:count])
-        rows = [row for card in eligible if (row := self._rows.get(card)) is not None and row < count]
-        found = np.array(sorted(set(rows)), dtype=np.intp)
-        return found[self._known[found]]
 
     def _contrast(self, query: Vector, best: Rows) -> Vector:
         """Of each of *best*: how much of the intent its phrases explain and the others' do not; shape (len(best),)."""

@@ -31,6 +31,7 @@ from atmosphere.routing.models import (
     same_model,
 )
 from atmosphere.routing.outcomes import Outcomes
+from atmosphere.routing.reach import Reach
 from atmosphere.routing.scoring import factors, score
 from atmosphere.routing.triage import Sizes, Triage, size_of
 from transports.peer_id import PeerId
@@ -71,6 +72,7 @@ class Router:
         self.policy = policy
         self._embedder = embedder
         self._env = env
+        self._reach = Reach(table)
         self._queries: OrderedDict[str, Vector] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -80,15 +82,15 @@ class Router:
         """Rank who can do *intent* now, the best *keep*. Embeds its text only when meaning has to decide."""
         started = self._env.monotonic()
         intent = self.resolve(intent)
-        passed, filtered = self._filter(intent)
+        reachable = self._reach.of(intent, self._asker())
+        passed = reachable.routes
         matches: Matches | None = None  # None: meaning has nothing to decide
-        eligible = {route.entry.card for route in passed}
-        if intent.text and not intent.names_model and len(eligible) > 1:
-            matches = self.vectors.match(await self.embed(intent.text), intent.text[:MAX_QUERY_CHARS], eligible)
         considered = passed
-        if matches is not None and keep <= RANKED == len(matches.best) < len(eligible):
-            near = {fit.card for fit in matches.best}
-            considered = [route for route in passed if route.entry.card in near]
+        if intent.text and not intent.names_model and len(reachable.by_card) > 1:
+            query = await self.embed(intent.text)
+            matches = self.vectors.match(query, intent.text[:MAX_QUERY_CHARS], reachable.rows(self.vectors))
+            if keep <= RANKED == len(matches.best) < len(reachable.by_card):  # the others are too far behind
+                considered = [route for fit in matches.best for route in reachable.by_card[fit.card]]
         affinity = self.affinity.weigh(intent, considered)
         sized = _sizes(intent, considered)
         fitting = sized.factors(self.triage.need(await self.embed(intent.text))) if sized else {}
@@ -130,8 +132,8 @@ class Router:
         return Decision(
             intent=intent,
             candidates=tuple(candidates),
-            filtered=filtered,
-            missing="" if candidates else self._missing(intent, filtered),
+            filtered=reachable.filtered,
+            missing="" if candidates else self._missing(intent, reachable.filtered),
             elapsed_ms=(self._env.monotonic() - started) * 1000,
             more=len(passed) - len(candidates),
             second="" if settled is None else settled.reason,
@@ -204,11 +206,11 @@ class Router:
         return any(of_type(kind, route.card.type) for kind in self.policy.stay for route in routes)
 
     def _sieve(self, intent: Intent) -> Sieve:
-        me = self.table.nodes.get(self.table.me)
-        return Sieve(intent, Asker(self.policy, me.membership if me is not None else None))
+        return Sieve(intent, self._asker())
 
-    def _filter(self, intent: Intent) -> tuple[list[Route], dict[str, int]]:
-        return self._sieve(intent).sift(self.table.routes())
+    def _asker(self) -> Asker:
+        me = self.table.nodes.get(self.table.me)
+        return Asker(self.policy, me.membership if me is not None else None)
 
     def _candidate(
         self,
