@@ -176,7 +176,7 @@ def _equal(one: Candidate, best: Candidate) -> bool:
     """Whether *one* does the same as *best*, and is not known to begin with more work."""
     return (
         one.card.model == best.card.model
-        and one.factors.get("match", 1.0) >= best.factors.get("match", 1.0)
+        and _skill(one) >= _skill(best)
         and one.factors.get("affinity", 1.0) >= best.factors.get("affinity", 1.0)
     )
 

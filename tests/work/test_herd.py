@@ -37,7 +37,7 @@ EQUAL = 5
 SLOTS = 4
 SLOWER = 3.0
 """Times as long, on the slow node."""
-CALLS = 1500
+CALLS = 1000
 CARD = Card("llm/chat", "chats", model="m", tools=(Tool("chat"),))
 CARD_ID = bytes(32)
 INTENT = Intent(tool="chat", model="m")
@@ -84,9 +84,12 @@ class Server:
     waiting: list[Callable[[], None]] = field(default_factory=list)
     done: int = 0
     told: tuple[int, int] = (0, 0)
+    others: int = 0
+    """Calls of nobody here."""
 
     def load(self) -> tuple[int, int]:
-        return self.running * 1000 // SLOTS, len(self.waiting)
+        running = min(self.running + self.others, SLOTS)
+        return running * 1000 // SLOTS, len(self.waiting) + self.running + self.others - running
 
     def moved(self) -> bool:
         """The announcer's rule of what is told at once."""
@@ -106,6 +109,8 @@ class World:
         self.choices: list[Choice] = []
         self.attempts: list[Attempts] = []
         self.waits: list[float] = []
+        self.arrived: Callable[[Server], None] = lambda server: None
+        """Told of every call, and where it has come to."""
         for number in range(ROUTERS):
             self._router(number)
             self.clock.at(self.random.expovariate(rate / ROUTERS), lambda number=number: self._arrive(number))
@@ -136,6 +141,7 @@ class World:
         pair.under_way += 1
         server = self.servers[candidate.peer]
         began = self.clock.now
+        self.arrived(server)
 
         def start() -> None:
             server.running += 1
@@ -158,6 +164,11 @@ class World:
             start()
         else:
             server.waiting.append(start)
+        self._look(server)
+
+    def others(self, server: Server, calls: int) -> None:
+        """From now on *server* has so many *calls* of somebody else, too."""
+        server.others = calls
         self._look(server)
 
     def _look(self, server: Server) -> None:
@@ -204,6 +215,30 @@ async def test_everybody_to_the_best_is_a_herd(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(choice, "draw_equal", lambda candidates, now, capacity, draw: list(candidates))
     herd = await run(1, 0.8, 0.1)
     assert herd[2] > 1.5 * drawn[2]
+
+
+async def test_overload_moves_traffic_within_a_second_and_it_comes_back() -> None:
+    """Others fill one of the nodes for 20 s; what the 50 routers do is seen second by second."""
+    world = World(1, 0.3 * SLOTS * EQUAL, 1.0)
+    busy = world.servers[NODES[0]]
+    began: list[float] = []
+
+    def note(server: Server) -> None:
+        if server is busy:
+            began.append(world.clock.now)
+
+    world.arrived = note
+    world.clock.at(20.0, lambda: world.others(busy, 3 * SLOTS))
+    world.clock.at(40.0, lambda: world.others(busy, 0))
+    await world.clock.run(until=60.0)
+
+    def calls(start: float, end: float) -> int:
+        return sum(start <= moment < end for moment in began)
+
+    assert calls(0.0, 20.0) > 15
+    assert calls(21.0, 40.0) == 0, "within a second, and as long as it lasts"
+    assert calls(41.0, 60.0) > 15
+    assert calls(40.0, 43.0) > 0
 
 
 def candidates(*scores: float, path: str = "lan", **factors: float) -> list[Candidate]:
