@@ -246,6 +246,8 @@ class Arbiter:
             try:
                 verdict = await self._question(intent, cards, stay, sizes)
             except CallError as error:
+                if error.code is Code.NOT_FOUND:  # says nothing of a model: local_only, labels, the owner's policy
+                    return Settled(order, "nobody who decides may be asked about this; the router decided alone")
                 self._fail(error)
                 elapsed_ms = (self._monotonic() - started) * 1000
                 reason = f"the decision model did not settle it ({error.code}: {error.message[:200]})"

@@ -170,7 +170,6 @@ FAILURES: dict[str, CallError | Any] = {
     "hang": CallError(Code.DEADLINE, "no decision within 300 ms"),
     "gone": CallError(Code.UNAVAILABLE, "nobody there"),
     "broken": CallError(Code.BACKEND, "500"),
-    "nobody": CallError(Code.NOT_FOUND, "nobody offers decide"),
     **LIES,
 }
 
@@ -199,6 +198,16 @@ async def test_whatever_goes_wrong_the_routers_ranking_stands_and_it_is_left_alo
     assert (await arbiter.settle(ASK, THREE, probability=0.4)).chosen == IDS[1]
     assert arbiter.statistics().pause_s == 0
     assert arbiter.statistics().failed == 8
+
+
+async def test_who_may_not_be_asked_about_one_intent_may_be_asked_about_another() -> None:
+    model = Model()
+    model.error = CallError(Code.NOT_FOUND, "this node itself cannot do it, and local_only was asked")
+    arbiter = model.arbiter()
+    settled = await arbiter.settle(ASK, THREE, probability=0.4, stay=True)
+    assert (settled.order, settled.asked) == (THREE, False)
+    assert "nobody who decides may be asked" in settled.reason
+    assert (arbiter.statistics().failed, arbiter.statistics().pause_s) == (0, 0)
 
 
 async def test_a_busy_model_is_left_alone_for_as_long_as_it_asks() -> None:
