@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 from atmosphere.capabilities.decisions import DECIDE_TOOL, DECIDE_TYPE
@@ -81,11 +82,18 @@ def embedding(body: Body, extension: Extension) -> Intent:
 
 
 def decision(body: Body, extension: Extension) -> Intent:
-    """Typed questions in System One's form. The state is material, not a wish: nothing to match cards with."""
+    """Typed questions in System One's form, checked. The state is material, not a wish: nothing to match cards with.
+
+    Each question is read with the state, so the longest of them has to fit beside it.
+    """
+    seen = _shows_images(body)
+    longest = max((count_tokens(json.dumps(question)) for question in body["questions"].values()), default=0)
     return Intent(
         tool=DECIDE_TOOL,
         model=text(body, "model"),
-        inputs=TEXT | {"image"} if _shows_images(body) else TEXT,
+        inputs=TEXT | {"image"} if seen else TEXT,
+        tokens=0 if seen else count_tokens(json.dumps(body["state"])) + longest,  # pictures are no text
+        prefer=extension.prefer,
         constraints=_of_type(extension.constraints, DECIDE_TYPE),
     )
 

@@ -8,6 +8,8 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from atmosphere.config import BackendConfig
 from atmosphere.http.decisions import systemone_refusal, translate
@@ -225,3 +227,38 @@ def test_a_refusal_before_the_body_has_the_form_too() -> None:
     answer = systemone_refusal(HttpError(413, "too large", "request_too_large"))
     assert answer.status == 413
     assert json.loads(answer.body)["detail"] == "too large"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=6) | st.sampled_from(
+        ["predicate", "choice", "score", "message", "user", "input_text", "input_json", "function_call"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(
+        ["type", "name", "instructions", "choices", "levels", "value", "label", "description", "role", "content",
+         "text", "data", "output"]), inner, max_size=5),
+    max_leaves=15,
+)
+
+
+@given(JSON, JSON, JSON)
+def test_whatever_comes_is_translated_or_refused(first: Any, second: Any, third: Any) -> None:
+    questions: list[Any] = [
+        [first], first, [{"type": "predicate", "instructions": first, "name": second}],
+        [{"type": "choice", "instructions": "?", "choices": first}],
+        [{"type": "choice", "instructions": "?", "choices": [first, second, third]}],
+        [{"type": "choice", "instructions": "?", "choices": [{"value": first}, {"value": second}]}],
+        [{"type": "score", "instructions": "?", "levels": [{"label": first, "description": second}, {"label": "b"}]}],
+    ]
+    bodies = [{"input": "x", "questions": item} for item in questions]
+    inputs: list[Any] = [first, [first], [{"role": "user", "content": first}]]
+    bodies += [{"input": item, "questions": QUESTIONS} for item in inputs]
+    for body in bodies:
+        try:
+            job = understand("/v1/decisions", json.dumps(body).encode())
+        except HttpError:
+            continue
+        understand("/v1/systemone", job.args)  # what comes out is a valid request
+
+
+def test_a_long_state_needs_a_long_context() -> None:
+    body = {"state": "word " * 4000, "questions": SYSTEM_ONE}
+    assert 4000 < understand("/v1/systemone", json.dumps(body).encode()).intent.tokens < 8000

@@ -172,7 +172,11 @@ async def decide(upstream: Upstream, path: str, card: Card, call: ToolCall, who:
     request = {name: value for name, value in body.items() if name not in ("atmosphere", "stream")}
     request["model"] = card.model
     try:
-        answer = await upstream.post(path, _encode(request))
+        content = _encode(request)
+    except RecursionError:
+        raise CallError(Code.INVALID, "the request is nested too deeply; send flatter JSON") from None
+    try:
+        answer = await upstream.post(path, content)
     except UpstreamError as error:
         raise error.as_call_error(answered=False) from error
     if answer.status != 200:
