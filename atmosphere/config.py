@@ -54,8 +54,10 @@ class BackendConfig:
 
 @dataclass(frozen=True, slots=True)
 class CostConfig:
-    """What work here costs besides what is measured: the owner's word. All are multipliers of the neutral cost 1."""
+    """What work here costs besides what is measured: the owner's word, as multipliers of the neutral cost 1."""
 
+    measure: bool = True
+    """Read battery, processors, memory and connection of this machine; else only the other settings count."""
     multiplier: float = 1.0
     """Always: above 1 others are preferred to this node."""
     on_battery_multiplier: float = 2.0

@@ -10,6 +10,7 @@ import trio
 
 from atmosphere import __version__
 from atmosphere.config import Config
+from atmosphere.cost import Machine
 from atmosphere.cost.machine import SystemMachine
 from atmosphere.embedding import Embedder, MiniLM
 from atmosphere.env import Env, SystemEnv
@@ -61,19 +62,21 @@ async def open_node(
     *,
     env: Env | None = None,
     embedder: Callable[[], Embedder] = MiniLM.load,
+    machine: Machine | None = None,
 ) -> AsyncIterator[Node]:
     """Run the node of *home* for the length of the block.
 
-    *home* must hold keys and a membership. *embedder*: loads the embedding model (in a thread). On exit the mesh is
-    told goodbye, work for others may finish within the grace period, then everything ends. Raises HomeError,
-    IdentityError, StoreError, ListenError, EmbedderError.
+    *home* must hold keys and a membership. *embedder*: loads the embedding model (in a thread). *machine*: what is
+    read to know what work costs here; None: this one. On exit the mesh is told goodbye, work for others may finish
+    within the grace period, then everything ends. Raises HomeError, IdentityError, StoreError, ListenError,
+    EmbedderError.
     """
     env = env or SystemEnv()
     keyring = Keyring(home)
     keyring.load()  # before anything is made in a home that has no mesh
     with closing(Store(home / "node.db", env)) as store:
-        machine = SystemMachine(env.monotonic)
-        parts = Parts(keyring, store, await env.run_blocking(embedder), machine=machine)
+        here = (machine or SystemMachine(env.monotonic)) if config.cost.measure else None
+        parts = Parts(keyring, store, await env.run_blocking(embedder), machine=here)
         async with run_node(parts, config, env) as node:
             yield node
 

@@ -36,6 +36,7 @@ class Learnt:
         self._env = env
         self._gone: set[PeerId] = set()
         self._news = trio.Event()
+        self._urgent = trio.Event()
         outcomes.on_unsaved = lambda: self._news.set()
 
     def __repr__(self) -> str:
@@ -52,6 +53,7 @@ class Learnt:
         self._outcomes.forget(peer)
         self._gone.add(peer)
         self._news.set()
+        self._urgent.set()
 
     async def judge(self, peer: PeerId, card_id: bytes, good: bool) -> float:
         """Somebody says that an answer was good, or bad: in force and on disk when this returns; the opinion now."""
@@ -65,8 +67,9 @@ class Learnt:
             while True:
                 await self._news.wait()
                 self._news = trio.Event()
-                if not self._gone:
-                    await trio.sleep(SAVE_EVERY_S)
+                with trio.move_on_after(SAVE_EVERY_S):
+                    await self._urgent.wait()
+                self._urgent = trio.Event()
                 await self.save()
         finally:
             with trio.CancelScope(shield=True):

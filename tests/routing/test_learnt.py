@@ -80,6 +80,7 @@ async def test_a_peer_that_is_put_out_takes_everything_with_it(
         for peer in (OTHER, THIRD):
             await learnt.judge(peer, CARD, good=True)
             await learnt.judge(peer, SECOND, good=True)
+        await trio.testing.wait_all_tasks_blocked()
         assert rows(store) == 4
         learnt.forget(OTHER)
         assert outcomes.opinion(OTHER, CARD) == 0.0, "at once"
