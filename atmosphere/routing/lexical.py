@@ -9,6 +9,8 @@ Stop words are kept: BM25 weighs them near zero anyway, and in short intents ("w
 from __future__ import annotations
 
 import math
+import sys
+from array import array
 from collections import Counter
 from collections.abc import Iterable
 
@@ -17,6 +19,7 @@ import numpy.typing as npt
 
 K1 = 1.5   # the usual constants: Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009
 B = 0.75
+MAX_TIMES = 2**16 - 1
 
 Scores = npt.NDArray[np.float32]
 
@@ -25,11 +28,10 @@ class LexicalIndex:
     """Words by row. A row is a small number that the caller gives out; it may be used again after :meth:`drop`."""
 
     def __init__(self) -> None:
-        self._rows: dict[int, Counter[str]] = {}
-        self._postings: dict[str, dict[int, int]] = {}  # word -> row -> times
-        self._arrays: dict[str, tuple[npt.NDArray[np.intp], Scores]] = {}  # the same for numpy, made when asked for
+        self._rows: dict[int, tuple[str, ...]] = {}  # the different words of a row
+        self._postings: dict[str, tuple[array[int], array[int]]] = {}  # word -> rows, times
         self._lengths = np.zeros(0, dtype=np.float32)
-        self._total = 0
+        self._total = 0.0
 
     def __repr__(self) -> str:
         return f"<LexicalIndex {len(self._postings)} words of {len(self._rows)} cards>"
@@ -38,46 +40,43 @@ class LexicalIndex:
         """Set the words of *row*."""
         self.drop(row)
         times = Counter(words)
-        self._rows[row] = times
+        self._rows[row] = tuple(map(sys.intern, times))
         if row >= len(self._lengths):
             self._lengths = np.concatenate([self._lengths, np.zeros(max(row + 1, 64), dtype=np.float32)])
         self._lengths[row] = times.total()
         self._total += times.total()
         for word, count in times.items():
-            self._postings.setdefault(word, {})[row] = count
-            self._arrays.pop(word, None)
+            posting = self._postings.get(word)
+            if posting is None:
+                posting = self._postings[sys.intern(word)] = array("L"), array("H")
+            posting[0].append(row)
+            posting[1].append(min(count, MAX_TIMES))
 
     def drop(self, row: int) -> None:
         """Forget *row*, if it has words."""
-        times = self._rows.pop(row, None)
-        if times is None:
-            return
-        self._total -= times.total()
-        for word in times:
-            posting = self._postings[word]
-            del posting[row]
-            self._arrays.pop(word, None)
-            if not posting:
+        for word in self._rows.pop(row, ()):
+            rows, times = self._postings[word]
+            place = rows.index(row)
+            del rows[place], times[place]
+            if not rows:
                 del self._postings[word]
+        if row < len(self._lengths):
+            self._total -= float(self._lengths[row])
+            self._lengths[row] = 0.0
 
     def scores(self, words: Iterable[str], rows: int) -> Scores:
         """The BM25 score of every row below *rows*: >= 0, shape (rows,)."""
-        result = np.zeros(rows, dtype=np.float32)
         count = len(self._rows)
+        result = np.zeros(max(rows, len(self._lengths)), dtype=np.float32)
         if not self._total:
-            return result
+            return result[:rows]
         short, mean = K1 * (1 - B), K1 * B * count / self._total
         for word in words:
             posting = self._postings.get(word)
             if posting is None:
                 continue
-            arrays = self._arrays.get(word)
-            if arrays is None:
-                arrays = self._arrays[word] = (
-                    np.fromiter(posting.keys(), dtype=np.intp, count=len(posting)),
-                    np.fromiter(posting.values(), dtype=np.float32, count=len(posting)),
-                )
-            found, times = arrays
-            rarity = math.log1p((count - len(posting) + 0.5) / (len(posting) + 0.5))
-            result[found] += rarity * (K1 + 1) * times / (times + short + mean * self._lengths[found])
-        return result
+            found, times = np.frombuffer(posting[0], dtype=posting[0].typecode), np.frombuffer(posting[1], np.uint16)
+            rarity = math.log1p((count - len(found) + 0.5) / (len(found) + 0.5))
+            seen = times.astype(np.float32)
+            result[found] += np.float32(rarity * (K1 + 1)) * seen / (seen + short + mean * self._lengths[found])
+        return result[:rows]

@@ -84,4 +84,5 @@ class Reach:
         """All that filters look at. Of the length of a request it matters only which contexts are too short."""
         needed = max(intent.constraints.min_context_tokens, intent.tokens)
         limits = replace(intent.constraints, min_context_tokens=bisect_left(self._contexts, needed))
-        return (intent.tool, intent.names_model, intent.models, intent.inputs, intent.features, needed > 0, limits, asker)
+        asked = intent.tool, intent.names_model, intent.models, intent.inputs, intent.features, needed > 0
+        return asked, limits, asker
