@@ -42,6 +42,7 @@ from atmosphere.mesh.views import (
     node_views,
 )
 from atmosphere.node.standing import Standing
+from atmosphere.routing.arbiter import ArbiterStatistics
 from atmosphere.routing.decision import Decision, DecisionLog, Refused
 from atmosphere.routing.filters import GPU, policy_of
 from atmosphere.routing.intent import Intent
@@ -78,6 +79,8 @@ class Statistics:
     calls_out: ClientStatistics
     calls_in: ServerStatistics
     work: DispatcherStatistics
+    second: ArbiterStatistics | None
+    """What decision models were asked about routing."""
     detector: DetectorStatistics
     registry: RegistryStatistics
 
@@ -227,6 +230,7 @@ class Node:
             calls_out=self.client.statistics(),
             calls_in=self.calls.statistics(),
             work=self.dispatcher.statistics(),
+            second=None if self.router.arbiter is None else self.router.arbiter.statistics(),
             detector=self.mesh.watch.detector.statistics(),
             registry=self.registry.statistics(),
         )
