@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 300
 
 SOAK_TESTS := tests/e2e/test_failure_detection.py tests/e2e/test_network.py tests/e2e/test_thousand_units.py tests/soak
 
-.PHONY: demo test lint bench soak fuzz proto clean
+.PHONY: demo test lint bench scale soak fuzz proto clean
 
 demo: $(VENV)/.stamp  ## three nodes, one API, one of them killed
 	$(RUN) -m scripts.demo
@@ -28,6 +28,9 @@ bench: $(VENV)/.stamp $(PEERS)/.stamp  ## figures, as ratios against peers measu
 	@for name in $(BENCHMARKS); do \
 	  echo "== $$name"; $(RUN) -m tests.benchmarks.$$name || exit 1; \
 	done
+
+scale: $(VENV)/.stamp  ## every run that docs/scale.md tells of, and the page; goes on where it was interrupted
+	$(RUN) -m simulations.scale
 
 soak: $(VENV)/.stamp  ## the long forms: twenty deaths, ten minutes of loss and delay, 100,000 requests; half an hour
 	ATMOSPHERE_SOAK=1 $(RUN) -m pytest -s $(SOAK_TESTS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from simulations.cli import Scenario
+    from simulations.command import Scenario
 
 KINDS = ("flood", "forgery", "load", "suspicion")
 

@@ -7,14 +7,13 @@ sends is held for the latency of that link before the kernel gets it, in order; 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import cast
 
 import trio
 from libp2p.abc import IRawConnection
-from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.keys import KeyPair
 from libp2p.custom_types import THandler
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.transport.exceptions import OpenConnectionError
@@ -24,7 +23,7 @@ from simulations.virtual import Virtual
 from simulations.world import Member, World
 from transports.addresses import parse
 from transports.config import HostConfig
-from transports.host import Host, _running, _sockets
+from transports.host import Carrier, Host, open_host, sockets
 from transports.libp2p.tcp import Listener, Tcp, TcpStream
 from transports.memory import LinkModel, MemoryNetwork
 from transports.peer_id import PeerId
@@ -57,17 +56,23 @@ class LoopbackNetwork:
     @asynccontextmanager
     async def open_host(self, config: HostConfig, seed: bytes) -> AsyncIterator[Host]:
         """As :func:`transports.host.open_host`, at an address of this network."""
-        key_pair = create_new_key_pair(seed)
-        _, upgrader = _sockets(config, key_pair)
+        async with open_host(config, seed, self) as host:
+            (self._addresses[host.peer_id],) = host.addresses
+            yield host
+
+    def listen_addresses(self, peer: PeerId, wanted: Sequence[str]) -> tuple[str, ...]:
+        """An address of its own for the host of *peer*, and a free port."""
         number = FIRST_HOST + len(self._peers)
         own = f"127.0.{number // 250}.{number % 250 + 1}"
-        transport = _DelayedTcp(self, own)
-        config = replace(config, listen=(f"/ip4/{own}/tcp/0",))
-        peer = PeerId.from_public_key(key_pair.public_key.to_bytes())
         self._peers[own] = peer
-        async with _running(config, key_pair, peer, [transport], upgrader) as host:
-            (self._addresses[peer],) = host.addresses
-            yield host
+        return (f"/ip4/{own}/tcp/0",)
+
+    @contextmanager
+    def attached(self, peer: PeerId, config: HostConfig, keys: KeyPair) -> Iterator[Carrier]:
+        """TCP at the address of *peer*, encrypted as in production."""
+        (own,) = (parse(address).host for address in config.listen)
+        _, upgrader = sockets(config, keys)
+        yield [_DelayedTcp(self, own)], upgrader
 
     def delayed(self, stream: trio.SocketStream, own: str, other: str) -> TcpStream:
         """*stream*, with what it sends held for as long as the link says."""

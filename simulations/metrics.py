@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from array import array
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, log2
+from typing import Any
 
 import trio
 
@@ -21,6 +24,8 @@ class Said:
     at: float
     heard: dict[int, tuple[float, int]] = field(default_factory=dict)
     """Node -> seconds after it was said, and hops it had come over."""
+    copies: int = 0
+    """That came to nodes, also to those that had it and threw them away."""
 
 
 class Meter:
@@ -42,7 +47,21 @@ class Meter:
     def attach(self, number: int, peer: PeerId, gossip: Gossip) -> Gossip:
         """The gossip of node *number*, watched."""
         self._number[peer] = number
+        self._count_copies(gossip)
         return _Watched(gossip, self, number)
+
+    def _count_copies(self, gossip: Gossip) -> None:
+        pubsub = gossip._pubsub
+        push, own = pubsub.push_msg, pubsub.my_id
+
+        def counting(forwarder: Any, message: Any) -> Awaitable[None]:
+            if self.following and forwarder != own:
+                said = self.said.get(message.data)
+                if said is not None:
+                    said.copies += 1
+            return push(forwarder, message)
+
+        pubsub.push_msg = counting  # type: ignore[assignment, method-assign]
 
     def published(self, number: int, topic: str, data: bytes) -> None:
         if self.following and data not in self.said:
@@ -78,6 +97,10 @@ class _Watched(Gossip):
         await super().publish(topic, data)
 
 
+KEPT = {"figure": False}
+"""Metadata of a field that is no figure of a result: what a report is drawn from."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spread:
     """How long something took to reach nodes, in milliseconds of virtual time."""
@@ -85,14 +108,46 @@ class Spread:
     p50: float
     p99: float
     max: float
+    values: Sequence[float] = field(default=(), compare=False, repr=False, metadata=KEPT)
+    """All of them, in order."""
 
     @classmethod
-    def of(cls, seconds: list[float]) -> Spread | None:
+    def of(cls, seconds: Sequence[float]) -> Spread | None:
         """None when nothing arrived anywhere."""
-        if not seconds:
+        return cls._of_ms(1000 * each for each in seconds)
+
+    @classmethod
+    def together(cls, *parts: Spread | None) -> Spread | None:
+        """Of all that *parts* are of."""
+        return cls._of_ms(value for part in parts if part is not None for value in part.values)
+
+    @classmethod
+    def _of_ms(cls, values: Iterable[float]) -> Spread | None:
+        ordered = array("d", sorted(values))
+        if not ordered:
             return None
-        ordered = sorted(seconds)
-        return cls(*(round(1000 * ordered[quantile(len(ordered), share)], 1) for share in (0.5, 0.99, 1.0)))
+        p50, p99, last = (round(ordered[quantile(len(ordered), share)], 1) for share in (0.5, 0.99, 1.0))
+        return cls(p50, p99, last, ordered)
+
+
+@dataclass(frozen=True, slots=True)
+class Hops:
+    """Of the first copy that a node got."""
+
+    mean: float
+    max: int
+    allowed: float
+    """log2 of the nodes, and one."""
+    counts: Mapping[int, int] = field(default_factory=dict, compare=False, repr=False, metadata=KEPT)
+    """Hops -> how many first copies came over so many."""
+
+    @classmethod
+    def of(cls, hops: Sequence[int], nodes: int) -> Hops | None:
+        """None when nothing arrived anywhere."""
+        if not hops:
+            return None
+        mean = round(sum(hops) / len(hops), 2)
+        return cls(mean, max(hops), round(log2(nodes) + 1, 2), dict(sorted(Counter(hops).items())))
 
 
 def quantile(count: int, share: float) -> int:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -75,7 +74,6 @@ async def figures(world: Any, count: int) -> Figures:
     from simulations.metrics import quantile
     from simulations.scenarios.spread import SERIAL_BYTES, tell
 
-    copies = _counted(world)
     draw = world.virtual.random("spread")
     authors = [draw.randrange(len(world.members)) for _ in range(count)]
     late: list[float] = []
@@ -88,15 +86,13 @@ async def figures(world: Any, count: int) -> Figures:
             tries: list[_Told] = []
             while not tries or (tries[-1].late_s > QUIET_S and len(tries) < TRIES and again < count):
                 again += bool(tries)
-                copies.clear()
                 late.clear()
                 name = number + 2 * count * len(tries)  # of the same kind, a card or a revocation
                 piece = await tell(world, name, author, draw.randbytes(SERIAL_BYTES))
                 assert piece.said is not None, "an author's gossip has the news"
-                (data,) = [data for data, said in world.meter.said.items() if said is piece.said]
                 arrivals = [found for node, found in piece.said.heard.items() if node != piece.author.number]
                 late_s = sum(late) / max(1, len(late))
-                tries.append(_Told(tuple(arrivals), copies.get(data, 0), late_s, max(late, default=0.0)))
+                tries.append(_Told(tuple(arrivals), piece.said.copies, late_s, max(late, default=0.0)))
             told.append(min(tries, key=lambda told: told.late_s))
         nursery.cancel_scope.cancel()
     for member in world.members:
@@ -121,24 +117,6 @@ async def figures(world: Any, count: int) -> Figures:
     )
 
 
-def _counted(world: Any) -> dict[bytes, int]:
-    """How often each message comes to a node, from now on: also those that it has and throws away."""
-    copies: dict[bytes, int] = {}
-
-    def counting(push: Callable[..., Awaitable[None]], own: Any) -> Callable[..., Awaitable[None]]:
-        async def push_msg(forwarder: Any, message: Any) -> None:
-            if forwarder != own and message.data in world.meter.said:
-                copies[message.data] = copies.get(message.data, 0) + 1
-            await push(forwarder, message)
-
-        return push_msg
-
-    for member in world.members:
-        pubsub = member.node.host.gossip._pubsub
-        pubsub.push_msg = counting(pubsub.push_msg, pubsub.my_id)
-    return copies
-
-
 async def _watch_loop(world: Any, late: list[float]) -> None:
     while True:
         due = trio.current_time() + LOOK_EVERY_S
@@ -149,6 +127,7 @@ async def _watch_loop(world: Any, late: list[float]) -> None:
 
 def simulated(nodes: int, seed: int, news: int, latency_s: tuple[float, float]) -> Figures:
     """In virtual time, over the memory network."""
+    from simulations.progress import silent
     from simulations.virtual import Virtual, run
     from simulations.world import DEGREE, World, build, few_collections, make_members
     from transports.memory import latencies_between, open_network
@@ -158,7 +137,7 @@ def simulated(nodes: int, seed: int, news: int, latency_s: tuple[float, float]) 
         async with open_network(links, virtual.random("links").random) as network, trio.open_nursery() as nursery:
             world = World(virtual, network, list(make_members(virtual, nodes, DEGREE)), 0, nursery)
             with few_collections():
-                await build(world, lambda text: None)
+                await build(world, silent)
                 found = await figures(world, news)
             nursery.cancel_scope.cancel()
         return found
@@ -170,6 +149,7 @@ def real(nodes: int, seed: int, news: int, latency_s: tuple[float, float]) -> Fi
     """In real time, over TCP on loopback."""
     from atmosphere.env import SystemEnv
     from simulations.loopback import LoopbackNetwork, LoopbackWorld
+    from simulations.progress import silent
     from simulations.virtual import Virtual
     from simulations.world import DEGREE, build, few_collections, make_members
     from transports.memory import latencies_between
@@ -181,7 +161,7 @@ def real(nodes: int, seed: int, news: int, latency_s: tuple[float, float]) -> Fi
             members = list(make_members(virtual, nodes, DEGREE, lambda name: SystemEnv()))
             world = LoopbackWorld(virtual, network, members, 0, nursery)
             with few_collections():
-                await build(world, lambda text: None)
+                await build(world, silent)
                 found = await figures(world, news)
             nursery.cancel_scope.cancel()
             carriers.cancel_scope.cancel()

@@ -12,7 +12,6 @@ import gc
 import random  # noqa: TID251  # type only; generators come from the virtual world
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from copy import copy
 from dataclasses import dataclass, field
 from math import inf
 
@@ -25,8 +24,9 @@ from atmosphere.env import Env
 from atmosphere.identity import Identity, MemoryKeyring
 from atmosphere.node import Node, Parts, run_node
 from atmosphere.store import Store
-from protocols.sync.messages import Key, Kind, Presence, Record
+from simulations.acquaint import acquaint
 from simulations.metrics import Meter
+from simulations.progress import Progress, silent
 from simulations.twins import Worker, card_about, identities
 from simulations.virtual import Virtual, cpu_s
 from transports.config import HostConfig
@@ -48,12 +48,8 @@ DIAL_WITHIN_S = 0.1
 """Links are dialled at times spread over so long: before the nodes, a second old, look for neighbours themselves."""
 READY_WITHIN_S = 60.0
 LOOK_EVERY_S = 0.1
-TAKE_IN = (Kind.MEMBERSHIP, Kind.BEACON, Kind.OFFER, Kind.CARD, Kind.VECTOR)
-"""In this order every record finds what it rests on."""
 
 adapter_kinds()  # what they import must be there before the virtual world puts its stand-ins in place
-
-Progress = Callable[[str], None]
 
 
 @dataclass(eq=False)
@@ -67,6 +63,8 @@ class Member:
     neighbours: set[int] = field(default_factory=set)
     scope: trio.CancelScope | None = None
     running: Node | None = None
+    store: Store | None = None
+    """Its disk: it outlives the process, so a node that runs again knows how often it has."""
 
     def __repr__(self) -> str:
         return f"<Member {self.number}, {'runs' if self.running else 'does not run'}>"
@@ -138,7 +136,7 @@ class World:
                 host.gossip = self.meter.attach(member.number, host.peer_id, host.gossip)
                 yield host
 
-        store = Store.memory(member.env)
+        member.store = store = member.store or Store.memory(member.env)
         parts = Parts(MemoryKeyring(member.identity), store, self._embedder, (member.worker,))
         try:
             with trio.CancelScope() as member.scope:
@@ -147,7 +145,8 @@ class World:
                     await trio.sleep_forever()
         finally:
             member.running = None
-            store.close()
+            if self._nursery.cancel_scope.cancel_called:  # the world ends
+                store.close()
 
     def _settings(self, member: Member) -> Config:
         return Config(listen=LISTEN, mdns=False, probe=False, grace_s=0.0, neighbours=self.few)
@@ -157,15 +156,23 @@ class World:
 
     # Links --------------------------------------------------------------------------------------------------------
 
-    async def link_all(self) -> None:
+    async def link_all(self, progress: Progress = silent) -> None:
         """Dial every link of the topology, each from its lower end; returns when all have greeted each other."""
         draw = self.virtual.random("dials").random
+        links, made = sum(len(member.neighbours) for member in self.members) // 2, 0
+
+        async def link(member: Member, other: Member, after_s: float) -> None:
+            nonlocal made
+            await self._link(member, other, after_s)
+            made += 1
+            progress("linking them", made / links)
+
         for member in self.members:
             member.node.host.expect_members([self.network.address(self.members[n].peer) for n in member.neighbours])
         async with trio.open_nursery() as nursery:
             for member in self.members:
                 for number in sorted(n for n in member.neighbours if n > member.number):
-                    nursery.start_soon(self._link, member, self.members[number], draw() * DIAL_WITHIN_S)
+                    nursery.start_soon(link, member, self.members[number], draw() * DIAL_WITHIN_S)
         if not await until(lambda: all(self._is_linked(member) for member in self.members), READY_WITHIN_S):
             raise RuntimeError(f"the links are not all there after {READY_WITHIN_S:g} s of virtual time")
 
@@ -206,14 +213,19 @@ async def open_world(
     *,
     degree: int = DEGREE,
     latency_s: tuple[float, float] = LATENCY_S,
-    progress: Progress = lambda text: None,
+    progress: Progress = silent,
+    dress: Callable[[Member], None] = lambda member: None,
 ) -> AsyncIterator[World]:
-    """A mesh of *nodes* that know each other, linked and at rest, for the length of the block."""
+    """A mesh of *nodes* that know each other, linked and at rest, for the length of the block.
+
+    *dress*: called with each member before its node runs; may give it another worker."""
     links = latencies_between(*latency_s, seed=virtual.seed)
     with few_collections():  # around the end of the world, too: there is most to collect
         async with open_network(links, virtual.random("links").random) as network, trio.open_nursery() as nursery:
             few = max(1, degree - SPARE_LINKS)
             world = World(virtual, network, list(make_members(virtual, nodes, degree)), few, nursery)
+            for member in world.members:
+                dress(member)
             await build(world, progress)
             yield world
             progress("ending")
@@ -222,17 +234,16 @@ async def open_world(
 
 async def build(world: World, progress: Progress) -> None:
     """Start the members of *world*, tell them all there is to know of each other, and link them."""
-    progress(f"starting {len(world.members)} nodes")
     with _clocked(world, "nodes"):
-        for member in world.members:
+        for number, member in enumerate(world.members):
+            progress(f"starting {len(world.members)} nodes", number / len(world.members))
             await world.start(member)
         await trio.sleep(FIRST_WORDS_S)
     progress("filling their tables")
     with _clocked(world, "tables"):
-        acquaint(world)
-    progress("linking them")
+        acquaint(world.running)
     with _clocked(world, "links"):
-        await world.link_all()
+        await world.link_all(progress)
     gc.collect()
     gc.freeze()
 
@@ -263,62 +274,6 @@ def topology(nodes: int, degree: int, draw: random.Random) -> list[set[int]]:
                 neighbours[left].add(right)
                 neighbours[right].add(left)
     return neighbours
-
-
-def acquaint(world: World) -> None:
-    """Give every node what all nodes have to say of themselves.
-
-    The first node takes everything in through the door that anti-entropy uses, and is believed by the others: they take
-    its own records and all cards in that way too, and copy its table and library for the rest. (Each signature would
-    otherwise be checked by each node: 0.3 ms for each pair.)
-    """
-    first, *others = world.running
-    records = {kind: _said(world, kind) for kind in TAKE_IN}
-    _take_in(first, records, world)
-    own = first.node.announcer
-    of_first = {
-        **records,
-        Kind.MEMBERSHIP: _only(records[Kind.MEMBERSHIP], first.identity.chain_digest),
-        Kind.BEACON: _only(records[Kind.BEACON], first.peer.public_key),
-        Kind.OFFER: _only(records[Kind.OFFER], own.offer_digest),
-    }
-    for member in others:
-        _take_in(member, of_first, world)
-        _believe(member, first, records)
-
-
-def _said(world: World, kind: Kind) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = {}
-    for member in world.running:
-        library = member.node.mesh.library
-        for name in list(library.keys(kind)):
-            found[name] = library.get(Key(kind, name)) or b""
-    return found
-
-
-def _only(records: dict[bytes, bytes], name: bytes) -> dict[bytes, bytes]:
-    return {name: records[name]}
-
-
-def _take_in(member: Member, records: dict[Kind, dict[bytes, bytes]], world: World) -> None:
-    believed = {other.peer.public_key: Presence.ALIVE for other in world.running}
-    intake, library = member.node.mesh.intake, member.node.mesh.library
-    for kind in TAKE_IN:
-        for name, body in records[kind].items():
-            if Key(kind, name) not in library:
-                intake.take(Key(kind, name), Record(kind, body), None, believed)
-
-
-def _believe(member: Member, first: Member, records: dict[Kind, dict[bytes, bytes]]) -> None:
-    mesh = member.node.mesh
-    for kind in (Kind.MEMBERSHIP, Kind.BEACON, Kind.OFFER):
-        for name, body in records[kind].items():
-            mesh.library.put(Key(kind, name), body)
-    for peer, known in first.node.table.nodes.items():
-        if peer not in mesh.table.nodes and known.beacon is not None:
-            mesh.table.nodes[peer] = copy(known)
-            mesh.watch.proves(peer, known.beacon.order)
-    mesh.table.version += 1
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from libp2p.peer.id import ID
 from transports.errors import TransportError
 from transports.libp2p.pubsub import Pubsub, peer_of
 from transports.peer_id import PeerId
+from transports.score import Standing
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class GossipStatistics:
     shunned: int
     """Peers without a place in the mesh, for what they did lately; see transports/score.py."""
     muted: int
-    """Those of them that are not listened to."""
+    """Those of them whose streams are refused."""
     accepted: int
     rejected: int
     ignored: int
@@ -127,6 +128,14 @@ class Gossip:
         """Gossip peers that have announced *topic*."""
         peers = self._pubsub.peer_topics.get(topic, set())
         return frozenset(peer_of(peer) for peer in peers if peer in self._pubsub.peers)
+
+    def mesh_peers(self, topic: str) -> frozenset[PeerId]:
+        """Those of them that messages on *topic* are sent to as they come."""
+        return frozenset(peer_of(peer) for peer in self._pubsub.router.mesh.get(topic, ()))
+
+    def standing(self, peer: PeerId) -> Standing:
+        """What follows from what *peer* has lately done here."""
+        return self._pubsub.scores.standing(ID(peer.raw), trio.current_time())
 
     def statistics(self) -> GossipStatistics:
         mesh = self._pubsub.router.mesh

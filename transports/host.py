@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import trio
 from libp2p.abc import ITransport
@@ -27,7 +27,6 @@ from libp2p.peer.peerstore import PeerStore
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.tls.transport import PROTOCOL_ID as TLS
 from libp2p.stream_muxer.exceptions import MuxedStreamError
-from libp2p.tools.anyio_service import background_trio_service
 from libp2p.transport.websocket.transport import WebsocketConfig
 from multiaddr import Multiaddr
 
@@ -42,7 +41,7 @@ from transports.libp2p.gossipsub import make_router
 from transports.libp2p.host import LibraryHost, open_negotiated
 from transports.libp2p.muxed_stream import MuxedStream
 from transports.libp2p.noise import NoiseTransport
-from transports.libp2p.pubsub import Pubsub
+from transports.libp2p.pubsub import Pubsub, peer_of
 from transports.libp2p.stream import Libp2pStream
 from transports.libp2p.swarm import Swarm
 from transports.libp2p.tcp import Tcp
@@ -53,9 +52,6 @@ from transports.libp2p.websocket import WebSocket
 from transports.peer_id import PeerId
 from transports.ping import PING, Pinger, serve_ping
 from transports.stream import Stream
-
-if TYPE_CHECKING:
-    from transports.memory.network import MemoryNetwork
 
 logger = logging.getLogger(__name__)
 
@@ -241,6 +237,10 @@ class Host:
                 del self._dialling[peer]
                 done.set()
 
+    def is_dialling(self, peer: PeerId) -> bool:
+        """Whether this node is dialling *peer* now."""
+        return peer in self._dialling
+
     def heard(self, peer: PeerId) -> float:
         """When the last bytes of *peer* came over a connection that is open now, in Trio time; -inf without one.
 
@@ -303,6 +303,7 @@ class Host:
         self._admitted.add(peer)
         for connection in self._connections_to(peer):
             self._swarm.gate.remember_member(connection.remote_host)
+            connection.trust(True)
 
     def expect_members(self, addresses: Iterable[str]) -> None:
         """Keep budgets for handshakes from the IP addresses in these multiaddrs, where members were seen before.
@@ -324,6 +325,8 @@ class Host:
         for host in {conn.remote_host for conn in self._connections_to(peer)} - members:
             self._swarm.gate.forget_member(host)
         self.gossip.remove_peer(peer)
+        for connection in self._connections_to(peer):
+            connection.trust(False)
         self._nursery.start_soon(self.disconnect, peer)
 
     def is_admitted(self, peer: PeerId) -> bool:
@@ -342,29 +345,40 @@ class Host:
         )
 
 
+class Network(Protocol):
+    """What hosts can be reached over."""
+
+    def listen_addresses(self, peer: PeerId, addresses: Sequence[str], /) -> tuple[str, ...]:
+        """Where the host of *peer*, which is to listen at *addresses*, listens in this network."""
+
+    def attached(self, peer: PeerId, config: HostConfig, keys: KeyPair) -> AbstractContextManager[Carrier]:
+        """The host of *peer* is in this network for the length of the block. *config* says where it listens."""
+
+
 @asynccontextmanager
-async def open_host(config: HostConfig, key: bytes, network: MemoryNetwork | None = None) -> AsyncIterator[Host]:
+async def open_host(config: HostConfig, key: bytes, network: Network | None = None) -> AsyncIterator[Host]:
     """Run a host with the identity of the 32-byte Ed25519 seed *key* for the length of the block.
 
     Raises ListenError when an address cannot be listened on, AddressError when one is not understood. On exit all
     connections are closed (what was written leaves first, within a second) and all tasks have ended. An exception of
-    the block comes out as it is, not in a group. With a *network* no socket is opened; see transports/memory.
+    the block comes out as it is, not in a group. *network*: another than the machine's own; see transports/memory.
     """
     require_checked_version()
     _check_listen(config.listen)
-    key_pair = create_new_key_pair(key)
-    peer_id = PeerId(ID.from_pubkey(key_pair.public_key).to_bytes())
+    keys = create_new_key_pair(key)
+    peer_id = PeerId.of(ID.from_pubkey(keys.public_key).to_bytes())
+    carrier: AbstractContextManager[Carrier]
     if network is None:
-        carrier: AbstractContextManager[Carrier] = nullcontext(_sockets(config, key_pair))
+        carrier = nullcontext(sockets(config, keys))
     else:
         config = replace(config, listen=network.listen_addresses(peer_id, config.listen))
-        carrier = network.attached(peer_id)
+        carrier = network.attached(peer_id, config, keys)
     with carrier as (transports, upgrader):
-        async with _running(config, key_pair, peer_id, transports, upgrader) as host:
+        async with _running(config, keys, peer_id, transports, upgrader) as host:
             yield host
 
 
-def _sockets(config: HostConfig, key_pair: KeyPair) -> Carrier:
+def sockets(config: HostConfig, key_pair: KeyPair) -> Carrier:
     """The machine's own network, encrypted."""
     security = cast(
         TSecurityOptions,
@@ -394,20 +408,16 @@ async def _running(
         if protocol != PING and protocol is not None and handler is not None:
             host._register_library(str(protocol), handler)
     library_host.multiselect.handlers = cast(Any, host._handlers)  # identify lists the keys; nothing calls the values
-    host.handle(PING, serve_ping, public=True)
+    host._register(PING, serve_ping, public=True)
     router = make_router()
-    pubsub = Pubsub(library_host, router, config, lambda peer: PeerId(peer.to_bytes()) in host._admitted)
+    pubsub = Pubsub(library_host, router, config, lambda peer: peer_of(peer) in host._admitted)
 
     failure: Exception | None = None
-    async with (
-        background_trio_service(swarm),
-        background_trio_service(router),
-        background_trio_service(pubsub),
-        trio.open_nursery() as nursery,
-    ):
+    async with trio.open_nursery() as nursery:
         host._nursery = nursery
         host.gossip = Gossip(pubsub, nursery, config.gossip_max_message)
-        nursery.start_soon(swarm.close_strangers)
+        swarm.begin(nursery)
+        nursery.start_soon(router.heartbeat)
         try:
             await swarm.listen(*(Multiaddr(parse(text).transport) for text in config.listen))
             yield host
@@ -416,9 +426,7 @@ async def _running(
         finally:
             with trio.move_on_after(2) as grace:
                 grace.shield = True
-                async with trio.open_nursery() as closing:
-                    for connection in swarm.all_connections():
-                        closing.start_soon(connection.close)
+                await swarm.end()
             nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure

@@ -6,12 +6,15 @@ defines it, so the key can be read back from the id. Other key types are refused
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import base58
 
 _PREFIX = bytes.fromhex("0024080112 20".replace(" ", ""))  # identity multihash, 36 bytes: key type Ed25519, 32 bytes
 _LENGTH = len(_PREFIX) + 32
+
+REMEMBERED = 1 << 14
+"""Ids of which :meth:`PeerId.of` has the object at hand."""
 
 
 class PeerId:
@@ -27,10 +30,17 @@ class PeerId:
             raise ValueError(f"not an Ed25519 peer id: {raw[:48].hex()}")
         self.raw = bytes(raw)
 
+    @staticmethod
+    @lru_cache(REMEMBERED)
+    def of(raw: bytes) -> PeerId:
+        """As ``PeerId(raw)``, and the same object for the same bytes as long as it is remembered: for what is read from
+        the wire again and again, and kept."""
+        return PeerId(raw)
+
     @classmethod
     def from_public_key(cls, public_key: bytes) -> PeerId:
         """The id of the 32-byte Ed25519 *public_key*."""
-        return cls(_PREFIX + public_key)
+        return cls.of(_PREFIX + public_key)
 
     @classmethod
     def parse(cls, text: str) -> PeerId:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from transports.errors import PeerUnreachable
+from transports.libp2p.muxed_stream import MuxedStream
 from transports.peer_id import PeerId
 from transports.stream import Stream, StreamClosed
 
@@ -76,10 +77,11 @@ class Pinger:
         return elapsed
 
 
-async def serve_ping(stream: Stream) -> None:
-    """The answering side: an echo until the peer closes."""
-    try:
-        while data := await stream.read(PING_SIZE):
-            await stream.write(data)
-    except StreamClosed:
-        return
+async def serve_ping(connection: object, stream: MuxedStream) -> None:
+    """The answering side: an echo until the peer closes, without a task; reset when it does not take the answers."""
+
+    def echo(payload: bytes) -> None:
+        if not stream.write_now(payload):
+            stream.abort()
+
+    stream.consume(echo)

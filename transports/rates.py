@@ -14,8 +14,9 @@ class TokenBuckets(Generic[K]):
     """One bucket for each key: *burst* at once, *rate* per second in the long run.
 
     Guarantee: in any *t* seconds a key that is remembered gets at most ``burst + rate * t``. At most *capacity* keys
-    are remembered; the one that asked longest ago is forgotten first and starts with a full bucket when it returns.
-    So *capacity* must exceed the keys that one attacker can have; where it cannot, put a limit with one key before it.
+    are remembered; the one that asked longest ago is forgotten first and starts with a full bucket when it returns, so
+    one whose bucket is full again is forgotten too. *capacity* must exceed the keys that one attacker can have; where
+    it cannot, put a limit with one key before it.
     """
 
     __slots__ = ("_buckets", "burst", "capacity", "rate")
@@ -52,9 +53,14 @@ class TokenBuckets(Generic[K]):
             latest = max(now, self._buckets.get(key, (0.0, now))[1])
             self._buckets[key] = (self._tokens(key, now) - (0.0 if seconds else cost), latest)
             self._buckets.move_to_end(key)
-            if len(self._buckets) > self.capacity:
+            while len(self._buckets) > self.capacity or self._oldest_is_full(now):
                 self._buckets.popitem(last=False)
         return seconds
+
+    def _oldest_is_full(self, now: float) -> bool:
+        """Whether who asked longest ago has all that he may have: he need not be remembered."""
+        tokens, at = next(iter(self._buckets.values()))
+        return tokens + (now - at) * self.rate >= self.burst and len(self._buckets) > 1
 
     def _tokens(self, key: K, now: float) -> float:
         tokens, at = self._buckets.get(key, (self.burst, now))

@@ -1,7 +1,9 @@
 """What a gossip peer's misdeeds add up to. Pure; the caller brings the time.
 
 Points are the share of 100 at which a forwarder is not listened to any more; at 50 it loses its place in the mesh and
-gets none. They halve every minute, so who stops is back after one or two, and they outlast a reconnect.
+gets none. Each ends at half the points at which it began: otherwise whoever is put out would be back after seconds, as
+what it does reaches nobody meanwhile and costs nothing. Points halve every minute, so who stops is heard again after
+one or two and back in the mesh after one to three, and they outlast a reconnect.
 
 Why not the library's scorer (0.8.1): it forgets a peer's points when it disconnects, so a reconnect is an amnesty; its
 counters are entered for every peer and topic that is merely asked about, topics that the peer made up included, and
@@ -19,10 +21,10 @@ K = TypeVar("K")
 PRUNE_AT = 50.0
 MUTE_AT = 100.0
 HALF_LIFE = 60.0
-"""Seconds. A muted peer that stops has its place in the mesh back after one, in the worst case after two minutes."""
+"""Seconds; the shortest time for which a peer is put out."""
 
 LIMIT = 200.0
-"""Points a peer can have: two minutes of silence at most, however much it did."""
+"""Points a peer can have: two minutes of silence at most, and one more without a place, however much it did."""
 
 CAPACITY = 1024
 """Peers remembered, twice the connections of a node; the one with the oldest entry goes first."""
@@ -42,11 +44,21 @@ class Fault(Enum):
     """A message beyond the rate limit, new or repeated. 500 mute: a burst is forgiven, a flood is not."""
 
 
+class Standing(Enum):
+    """What follows from a peer's points."""
+
+    GOOD = "good"
+    SHUNNED = "shunned"
+    """It has no place in the mesh: nothing is sent to it, and what it sends is judged as ever."""
+    MUTED = "muted"
+    """Besides, its streams are refused."""
+
+
 class Scores(Generic[K]):
-    """Points of peers."""
+    """Points of peers, and their standing."""
 
     def __init__(self) -> None:
-        self._points: dict[K, tuple[float, float]] = {}
+        self._points: dict[K, tuple[float, float, Standing]] = {}
 
     def __repr__(self) -> str:
         return f"<Scores of {len(self._points)} peers>"
@@ -56,24 +68,39 @@ class Scores(Generic[K]):
 
     def add(self, peer: K, fault: Fault, now: float) -> None:
         """*peer* did this at *now*, in seconds."""
-        self._points[peer] = (min(self.of(peer, now) + fault.value, LIMIT), now)
+        before, points = self.standing(peer, now), min(self.of(peer, now) + fault.value, LIMIT)
+        if points >= MUTE_AT:
+            before = Standing.MUTED
+        elif points >= PRUNE_AT and before is Standing.GOOD:
+            before = Standing.SHUNNED
+        self._points[peer] = points, now, before
         while len(self._points) > CAPACITY:
             del self._points[next(iter(self._points))]
 
     def of(self, peer: K, now: float) -> float:
         """The points of *peer* at *now*."""
-        points, at = self._points.get(peer, (0.0, now))
+        points, at, _ = self._points.get(peer, (0.0, now, Standing.GOOD))
         return float(points * 0.5 ** (max(0.0, now - at) / HALF_LIFE))
+
+    def standing(self, peer: K, now: float) -> Standing:
+        """Of *peer* at *now*: the worst since it last did something, as far as its points still bear it."""
+        _, _, worst = self._points.get(peer, (0.0, now, Standing.GOOD))
+        if worst is Standing.GOOD:
+            return worst
+        points = self.of(peer, now)
+        if worst is Standing.MUTED and points >= MUTE_AT / 2:
+            return worst
+        return Standing.SHUNNED if points >= PRUNE_AT / 2 else Standing.GOOD
 
     def shunned(self, peer: K, now: float) -> bool:
         """Whether *peer* has no place in the mesh."""
-        return self.of(peer, now) >= PRUNE_AT
+        return self.standing(peer, now) is not Standing.GOOD
 
     def muted(self, peer: K, now: float) -> bool:
         """Whether *peer* is not listened to."""
-        return self.of(peer, now) >= MUTE_AT
+        return bool(self._points) and self.standing(peer, now) is Standing.MUTED
 
     def count(self, now: float) -> tuple[int, int]:
         """How many peers are shunned, and how many of those muted."""
-        points = [self.of(peer, now) for peer in self._points]
-        return sum(1 for one in points if one >= PRUNE_AT), sum(1 for one in points if one >= MUTE_AT)
+        found = [self.standing(peer, now) for peer in self._points]
+        return len(found) - found.count(Standing.GOOD), found.count(Standing.MUTED)

@@ -38,7 +38,7 @@ def _load(home: Home, mesh: bytes, store: Store) -> Trust:
     from atmosphere.mesh.trust import Trust
 
     try:
-        return Trust(mesh, store, SystemEnv(), lambda _: None, home.config().membership_s)
+        return Trust(mesh, store, SystemEnv(), lambda *_: None, home.config().membership_s)
     except IdentityError as error:
         raise Failure(f"{home.path} holds a statement of trust that is not sound: {error}",
                       "move node.db away: a running node hears everything again from the others") from error

@@ -14,12 +14,12 @@ Sources: Das, Gupta, Motivala, "SWIM" (DSN 2002); Dadgar, Phillips, Currey, "Lif
 
 Of gossip: ask :meth:`Detector.worth_passing` for the verdict, then hand the statement to :meth:`Detector.stated`. What
 a node says of itself counts more than what others say: two witnesses that lie together can take a stranger's routes
-away, until its refutation comes by.
+away, until its refutation comes by, and not often; see witnesses.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from math import inf
 
@@ -43,6 +43,7 @@ from atmosphere.mesh.detector_settings import DetectorSettings
 from atmosphere.mesh.hearsay import Hearsay
 from atmosphere.mesh.local_health import LocalHealth
 from atmosphere.mesh.suspicion import WITNESSES, Suspicion, enough
+from atmosphere.mesh.witnesses import Witnesses
 from protocols.probe.messages import ProbeOutcome
 from transports.peer_id import PeerId
 
@@ -84,6 +85,7 @@ class Detector:
         self._links = Links(settings, self._health)
         self._beliefs = Beliefs()
         self._hearsay = Hearsay()
+        self._witnesses = Witnesses()
         self._asks_left = ASKED
         self._refuted = -inf
         self._asks = self._tells = 0
@@ -106,6 +108,14 @@ class Detector:
         """Whether *peer* is suspected or declared dead now."""
         found = self._beliefs.get(peer)
         return found is not None and found.acted_on
+
+    def trusts(self, witness: PeerId) -> bool:
+        """Whether what *witness* says of others counts now."""
+        return self._witnesses.trusted(witness, self._health.own)
+
+    def start_from(self, orders: MutableMapping[PeerId, Order]) -> None:
+        """Know the last beacons of the others and of this node by *orders*, and keep them there."""
+        self._hearsay.start_from(orders)
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -164,6 +174,7 @@ class Detector:
         self._links.pop(peer, None)
         self._beliefs.forget(peer)
         self._hearsay.forget(peer)
+        self._witnesses.forget(peer)
 
     # -- what was seen here ---------------------------------------------------------------------------------------
 
@@ -265,9 +276,12 @@ class Detector:
     # -- what others say ------------------------------------------------------------------------------------------
 
     def worth_passing(self, statement: Statement, witness: PeerId) -> bool:
-        """Whether *statement* is news: not refuted, not a repetition, and not said by enough others already."""
+        """Whether *statement* is news: not refuted, not a repetition, not said by enough others already, and of
+        somebody whose word counts."""
         subject = statement.subject
         if witness == subject or statement.order < self._hearsay.order(subject):
+            return False
+        if not self._witnesses.believed(witness, subject, self._health.own):
             return False
         known = self._beliefs.get(subject)
         if known is None:
@@ -278,6 +292,8 @@ class Detector:
     def stated(self, statement: Statement, witness: PeerId, now: float) -> list[Action]:
         """*witness* says that it believes somebody failed."""
         own, subject = self._health.at(now), statement.subject
+        if witness != subject and self._witnesses.believed(witness, subject, own):
+            self._witnesses.accused(statement, witness, self._hearsay.order(subject), own)
         if subject == self._me:
             return self._accused(statement, own)
         if not self.worth_passing(statement, witness) or not self._hearsay.within_budget(own):
@@ -320,6 +336,9 @@ class Detector:
             if order <= known:
                 return []
             doubt = self._beliefs.get(peer)
+            if peer in self._witnesses:
+                agrees = doubt is not None and doubt.own is not None
+                self._witnesses.answered(peer, order, self._health.at(now), agrees=agrees)
             same_life = order[0] == known[0]
             if doubt is not None and same_life and doubt.settling(self._health.at(now), self._settings.settle_s):
                 doubt.order = order

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+
 from atmosphere.mesh.detector_actions import Order
 from transports.peer_id import PeerId
 
@@ -16,7 +18,7 @@ class Hearsay:
     """The last beacon of every peer, this node included, and the budget for statements."""
 
     def __init__(self) -> None:
-        self._orders: dict[PeerId, Order] = {}
+        self._orders: MutableMapping[PeerId, Order] = {}
         self._left, self._counted_at = STATED_BURST, 0.0
         self.ignored = 0
         """Statements beyond the budget."""
@@ -24,6 +26,10 @@ class Hearsay:
     def __len__(self) -> int:
         """Peers of which a beacon is known, MAX_ORDERS at most: beyond, who was heard of longest ago is dropped."""
         return len(self._orders)
+
+    def start_from(self, orders: MutableMapping[PeerId, Order]) -> None:
+        """Know the last beacons by *orders* and keep them there."""
+        self._orders = orders
 
     def order(self, peer: PeerId) -> Order:
         """The last beacon known of *peer*: a statement about an earlier one is refuted."""

@@ -147,7 +147,7 @@ class Intake:
         if not self._fresh(beacon):
             return Taken.OLD
         try:
-            membership = self._members.verified(beacon.membership)
+            membership = self._members.verified(beacon.membership, known.membership if known is not None else None)
         except IdentityError as error:
             logger.debug("beacon of %s: %s", signer, error)
             return Taken.BAD if error.reason is Reason.REVOKED else Taken.OLD
@@ -213,10 +213,12 @@ class Intake:
         if replaced is not None and replaced.offer != beacon.offer:
             self.wanted.drop(Key(Kind.OFFER, replaced.offer))
         known = self._library.get(wanted)
-        if known is not None:
-            self.offer(known, source)
-        else:
+        if known is None:
             self.wanted.add(wanted, source, now)
+        elif replaced is not None and replaced.offer == beacon.offer and node is not None and node.offer is not None:
+            self._need_cards(node.offer, source)  # it was taken in, but its cards may still be missing
+        else:
+            self.offer(known, source)
         return Taken.NEW
 
     def leave(self, body: bytes, author: PeerId | None) -> Taken:
@@ -268,10 +270,13 @@ class Intake:
         if node is None or node.beacon is None or node.beacon.offer != digest:
             return Taken.OLD
         self._library.put(Key(Kind.OFFER, digest), body)
-        for entry in offer.entries:
-            self._need_card(entry.card, source)
+        self._need_cards(offer, source)
         self._table.offered(signer, offer)
         return Taken.NEW
+
+    def _need_cards(self, offer: Offer, source: PeerId | None) -> None:
+        for entry in offer.entries:
+            self._need_card(entry.card, source)
 
     def _need_card(self, card_id: bytes, source: PeerId | None) -> None:
         if card_id in self._table.cards:

@@ -8,9 +8,12 @@ everybody forgets the dead at a time of his own.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
+from itertools import islice
 
 from atmosphere.mesh.table import GradientTable, Node, State
 from atmosphere.mesh.trust import Trust
+from protocols.beacons import Beacon
 from protocols.sync.messages import Ask, Hello, Known, Overview, Presence
 from protocols.sync.summary import Summary
 from transports.peer_id import PeerId
@@ -34,42 +37,64 @@ def said_of(node: Node | None) -> bytes:
 
 
 class Inventory:
-    """Summaries of a table and of trust records, made again only when they have changed."""
+    """Summaries of a table and of trust records; a change of either costs what it changes, whatever their size."""
 
     def __init__(self, table: GradientTable, trust: Trust) -> None:
         self._table = table
         self._trust = trust
-        self._state: object = None
+        self._version = 0
         self._nodes = Summary()
-        self._items: dict[PeerId, tuple[bytes, bytes]] = {}  # by peer: what was digested, and the digest
+        self._left: dict[PeerId, None] = {}
+        """Who has left is in no summary; who asks is told all the same."""
         self._trust_digest = b""
         self._statements = Summary()
 
     def __repr__(self) -> str:
         return f"<Inventory {self._nodes!r}, {self._statements!r}>"
 
+    def start_from(self, nodes: Summary) -> None:
+        """Begin with *nodes*, which is of the table as it is now; nobody in it has left."""
+        self._nodes, self._version = nodes, self._table.version
+
     @property
     def nodes(self) -> Summary:
         """The nodes that are alive or offline: name = public key."""
-        me = self._table.nodes.get(self._table.me)
-        mine = (me.beacon.membership, me.beacon.offer) if me is not None and me.beacon is not None else None
-        if self._state != (self._table.version, mine):  # this node's own beacons come without a change
-            self._state = self._table.version, mine
-            said = ((node.peer, said_of(node)) for node in self._table.nodes.values())
-            self._items = {peer: self._item(peer, text) for peer, text in said if text}
-            self._nodes = Summary((peer.public_key, digest) for peer, (_, digest) in self._items.items())
+        if self._version != self._table.version:
+            for peer in self._changed():
+                self._renew(peer)
+            self._version = self._table.version
         return self._nodes
 
-    def _item(self, peer: PeerId, said: bytes) -> tuple[bytes, bytes]:
-        old = self._items.get(peer)
-        return old if old is not None and old[0] == said else (said, hashlib.sha256(said).digest())
+    def _changed(self) -> Collection[PeerId]:
+        """Whom the changes since the last look are of; everybody if the table's log does not go back so far."""
+        changes, missed = self._table.changes, self._table.version - self._version
+        if missed > len(changes):
+            return dict.fromkeys([*map(PeerId.from_public_key, self._nodes), *self._left, *self._table.nodes])
+        return dict.fromkeys(change.peer for change in islice(reversed(changes), missed))
+
+    def _renew(self, peer: PeerId) -> None:
+        node = self._table.nodes.get(peer)
+        said = said_of(node)
+        if said:
+            self._nodes.put(peer.public_key, hashlib.sha256(said).digest())
+        else:
+            self._nodes.drop(peer.public_key)
+        if node is not None and node.state is State.LEFT:
+            self._left[peer] = None
+        else:
+            self._left.pop(peer, None)
 
     @property
     def statements(self) -> Summary:
         """The trust records: name = digest, which says all."""
         if self._trust_digest != self._trust.digest:
             self._trust_digest = self._trust.digest
-            self._statements = Summary((key.key, bytes([key.kind])) for key in self._trust.keys())  # noqa: SIM118
+            keys = {key.key: key for key in self._trust.keys()}  # noqa: SIM118 - no dict
+            for name in [name for name in self._statements if name not in keys]:
+                self._statements.drop(name)
+            for name, key in keys.items():
+                if name not in self._statements:
+                    self._statements.put(name, bytes([key.kind]))
         return self._statements
 
     def question(self, hello: Hello, *, answering: bool) -> Ask | None:
@@ -89,10 +114,12 @@ class Inventory:
         """All that is in buckets that differ from those of the question."""
         differs = self.statements.differing(ask.trust)
         trust = [key for key in self._trust.keys() if differs(key.key)]  # noqa: SIM118 - no dict
+        peers = [PeerId.from_public_key(name) for name in self.nodes.listed(ask.nodes)]
         differs = self.nodes.differing(ask.nodes)
-        known = [
-            Known(node.peer.public_key, node.beacon.epoch, node.beacon.sequence, presence_of(node))
-            for node in self._table.nodes.values()
-            if node.beacon is not None and differs(node.peer.public_key)
-        ]
-        return Overview(trust, known)
+        peers += [peer for peer in self._left if differs(peer.public_key)]
+        nodes = (self._table.nodes.get(peer) for peer in peers)
+        return Overview(trust, [_known(node.peer, node.beacon, node) for node in nodes if node and node.beacon])
+
+
+def _known(peer: PeerId, beacon: Beacon, node: Node) -> Known:
+    return Known(peer.public_key, beacon.epoch, beacon.sequence, presence_of(node))

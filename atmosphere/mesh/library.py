@@ -1,12 +1,12 @@
 """The records this node has seen and verified, by content: what sync gives out and what it still needs.
 
-Pure and bounded: the least recently used record of a kind goes when the kind is full.
+Pure and bounded: the least recently used record of a kind goes when the kind is full. Use counts from half full on:
+before, nothing has to go soon.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableMapping
 
 from protocols.sync.messages import Key, Kind, Record
 
@@ -29,7 +29,8 @@ class Library:
     """Exact bytes of records by (kind, key). Whoever puts a record in has verified it."""
 
     def __init__(self) -> None:
-        self._records: dict[Kind, OrderedDict[bytes, bytes]] = {kind: OrderedDict() for kind in Kind}
+        self._records: dict[Kind, MutableMapping[bytes, bytes]] = {kind: {} for kind in Kind}
+        """The least recently used first."""
         self.size = 0
         """Bytes held."""
 
@@ -40,20 +41,24 @@ class Library:
     def __contains__(self, key: Key) -> bool:
         return key.key in self._records[key.kind]
 
+    def start_from(self, kind: Kind, records: MutableMapping[bytes, bytes], size: int) -> None:
+        """Keep *records*, of *size* bytes together, in place of those of that kind which are here."""
+        self.size += size - sum(map(len, self._records[kind].values()))
+        self._records[kind] = records
+
     def put(self, key: Key, body: bytes) -> None:
         """Keep *body* under *key*, in place of what was there."""
         records = self._records[key.kind]
         self.size += len(body) - len(records.pop(key.key, b""))
         records[key.key] = body
         while len(records) > CAPACITY[key.kind] or (self.size > MAX_BYTES and len(records) > 1):
-            _, dropped = records.popitem(last=False)
-            self.size -= len(dropped)
+            self.size -= len(records.pop(next(iter(records))))
 
     def get(self, key: Key) -> bytes | None:
         records = self._records[key.kind]
         body = records.get(key.key)
-        if body is not None:
-            records.move_to_end(key.key)
+        if body is not None and (2 * len(records) > CAPACITY[key.kind] or 2 * self.size > MAX_BYTES):
+            records[key.key] = records.pop(key.key)
         return body
 
     def drop(self, key: Key) -> None:

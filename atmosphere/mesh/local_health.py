@@ -35,6 +35,11 @@ class LocalHealth:
         """What timeouts are multiplied with: 1 while healthy."""
         return 1.0 + self.faults / 2
 
+    @property
+    def own(self) -> float:
+        """The own time of the last tick."""
+        return self._own
+
     def tick(self, wall: float) -> float:
         """The next tick has come; the own time."""
         if self._wall is None:

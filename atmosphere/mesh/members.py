@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from atmosphere.env import Env
 from atmosphere.identity import ChainCache, IdentityError, Membership, Reason
-from atmosphere.identity.chain import CLOCK_SKEW_S
+from atmosphere.identity.chain import CLOCK_SKEW_S, check_use
 from atmosphere.mesh.library import Library
 from atmosphere.mesh.trust import Trust
 from protocols.sync.messages import Hello, Key, Kind, Refused
@@ -68,10 +68,19 @@ class Members:
         self._trust.check(membership)
         return membership
 
-    def verified(self, digest: bytes) -> Membership | None:
-        """The membership of that digest; None if it is not known. Raises IdentityError if it does not hold now."""
+    def verified(self, digest: bytes, known: Membership | None = None) -> Membership | None:
+        """The membership of that digest; None if it is not known. Raises IdentityError if it does not hold now.
+
+        *known*: one that was verified here before; if it is the one, only time and revocation are looked at.
+        """
         chain = self._library.get(Key(Kind.MEMBERSHIP, digest))
-        return None if chain is None else self._check(chain)
+        if chain is None:
+            return None
+        if known is None or known.digest != digest:
+            return self._check(chain)
+        check_use(known, None, self._env.now())
+        self._trust.check(known)
+        return known
 
     def renewed(self, membership: Membership) -> None:
         """An admitted peer has said in its beacon that this is its membership now."""

@@ -102,7 +102,8 @@ class Neighbours:
     def _connected(self, peer: PeerId) -> None:
         self._ready.setdefault(peer, trio.Event())
         connection = self._host.connections().get(peer)
-        if connection is not None and not connection.inbound:
+        # Who dials greets, also where the other's dial was there first.
+        if connection is not None and (not connection.inbound or self._host.is_dialling(peer)):
             try:
                 self._new.send_nowait(peer)
             except trio.WouldBlock:

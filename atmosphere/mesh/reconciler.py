@@ -85,6 +85,7 @@ class Reconciler:
         self._compared: dict[PeerId, tuple[bytes, bytes]] = {}
         """Digests of trust, theirs and ours, after theirs was fetched: what still differs does not hold here."""
         self._something_wanted = trio.Event()
+        self._asleep_until = float("inf")
         self._nursery: trio.Nursery | None = None
 
     def __repr__(self) -> str:
@@ -93,10 +94,9 @@ class Reconciler:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Compare and fetch until cancelled."""
         async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._now_and_then)
             self._nursery.start_soon(self._pull)
             task_status.started()
-            await trio.sleep_forever()
+            await self._now_and_then()
 
     # -- neighbours ------------------------------------------------------------------------------------------------
 
@@ -105,21 +105,31 @@ class Reconciler:
         assert self._nursery is not None
         self.leave(peer)
         self._links[peer] = _Link()
-        self._nursery.start_soon(self._keep, peer, self._links[peer])
+        self._nursery.start_soon(self._once_grafted, peer, self._links[peer])
 
-    async def _keep(self, peer: PeerId, link: _Link) -> None:
-        grafted = trio.current_time() + GRAFTED_S
-        with link.scope:
-            while True:
-                with trio.move_on_at(grafted) as waiting:
-                    await link.cause.wait()
-                if waiting.cancelled_caught:
-                    grafted = float("inf")
+    async def _once_grafted(self, peer: PeerId, link: _Link) -> None:
+        await trio.sleep(GRAFTED_S)
+        if self._links.get(peer) is link:
+            self._stir(peer, link, answering=True)
+
+    def _stir(self, peer: PeerId, link: _Link, *, answering: bool) -> None:
+        """There is cause to compare with *peer*; a task does, until there is none."""
+        link.answering = link.answering and answering
+        link.cause = True
+        if link.scope is None:
+            assert self._nursery is not None
+            link.scope = trio.CancelScope()
+            self._nursery.start_soon(self._follow, peer, link, link.scope)
+
+    async def _follow(self, peer: PeerId, link: _Link, scope: trio.CancelScope) -> None:
+        with scope:
+            while link.cause:
                 await trio.sleep(DEBOUNCE_S)
                 answering = link.answering
-                link.rest()
+                link.cause, link.answering = False, True
                 await contained(self._compare, peer, answering)
                 await trio.sleep(GAP_S)
+        link.scope = None
 
     async def _compare(self, peer: PeerId, answering: bool) -> None:
         await self.reconcile(peer, answering=answering)
@@ -128,7 +138,7 @@ class Reconciler:
         """*peer* is no neighbour any more."""
         self._compared.pop(peer, None)
         link = self._links.pop(peer, None)
-        if link is not None:
+        if link is not None and link.scope is not None:
             link.scope.cancel()
 
     async def _now_and_then(self) -> None:
@@ -136,12 +146,13 @@ class Reconciler:
             seconds = RECONCILE_S * max(1.0, len(self._inventory.nodes) / STRETCH_ABOVE)
             await trio.sleep(seconds * self._env.random.uniform(1 - JITTER, 1 + JITTER))
             if self._links:
-                self._links[self._env.random.choice(list(self._links))].stir(answering=False)
+                peer = self._env.random.choice(list(self._links))
+                self._stir(peer, self._links[peer], answering=False)
 
     def _spread_from(self, source: PeerId) -> None:
         for peer, link in self._links.items():
             if peer != source:
-                link.stir(answering=False)
+                self._stir(peer, link, answering=False)
 
     # -- what others ask of us -------------------------------------------------------------------------------------
 
@@ -149,7 +160,7 @@ class Reconciler:
         """Answer *peer*, and ask it in return if it may know more."""
         link = self._links.get(peer)
         if link is not None and not ask.answering and self._inventory.differs(ask):
-            link.stir(answering=True)
+            self._stir(peer, link, answering=True)
         return self._inventory.answer(ask)
 
     def records(self, keys: Sequence[Key]) -> Iterable[Record]:
@@ -219,21 +230,25 @@ class Reconciler:
 
     def wake(self) -> None:
         """Something may be wanted now."""
-        self._something_wanted.set()
+        if self._intake.wanted.next_due() < self._asleep_until:
+            self._something_wanted.set()
+
+    async def _sleep(self, until: float) -> None:
+        """Until that time of the node's clock, or until something is wanted earlier."""
+        self._asleep_until = until
+        self._something_wanted = trio.Event()
+        with trio.move_on_after(until - self._env.monotonic()):
+            await self._something_wanted.wait()
 
     async def _pull(self) -> None:
         """Fetch what gossip named and nobody has sent yet."""
         while True:
-            wait = self._intake.wanted.next_due() - self._env.monotonic()
-            if wait > 0:
-                self._something_wanted = trio.Event()
-                with trio.move_on_after(wait):
-                    await self._something_wanted.wait()
+            if (due := self._intake.wanted.next_due()) > self._env.monotonic():
+                await self._sleep(due)
                 continue
             plan = self._intake.wanted.due(self._links, self._env.monotonic())
             if not plan:  # nobody to ask
-                self._something_wanted = trio.Event()
-                await self._something_wanted.wait()
+                await self._sleep(float("inf"))
                 continue
             limiter = trio.CapacityLimiter(PARALLEL_PULLS)
             async with trio.open_nursery() as nursery:
@@ -260,16 +275,10 @@ class _Link:
     __slots__ = ("answering", "cause", "scope")
 
     def __init__(self) -> None:
-        self.scope = trio.CancelScope()
-        self.rest()
-
-    def rest(self) -> None:
-        self.cause = trio.Event()
+        self.cause = False
         self.answering = True
-
-    def stir(self, *, answering: bool) -> None:
-        self.answering = self.answering and answering
-        self.cause.set()
+        self.scope: trio.CancelScope | None = None
+        """Of the task that compares, while there is one."""
 
 
 async def contained(job: Callable[..., Awaitable[None]], *args: Any) -> None:

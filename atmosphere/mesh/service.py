@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 
 import trio
 from google.protobuf.message import DecodeError
@@ -13,15 +14,16 @@ from atmosphere.capabilities.offer import OfferEntry
 from atmosphere.capabilities.vector import CardVector
 from atmosphere.env import Env
 from atmosphere.identity import Identity, IdentityError, Membership
-from atmosphere.mesh.announcer import BASE_PERIOD_S, Announcer, Load, beacon_addresses, beacon_period
+from atmosphere.mesh.announcer import BASE_PERIOD_S, Announcer, beacon_addresses, beacon_period
 from atmosphere.mesh.detector import Detector
 from atmosphere.mesh.detector_settings import DetectorSettings
 from atmosphere.mesh.intake import Hooks, Intake, Taken, vector_key
 from atmosphere.mesh.library import Library
 from atmosphere.mesh.members import Members
 from atmosphere.mesh.neighbours import Neighbours, contained
+from atmosphere.mesh.reconciler import STRETCH_ABOVE
 from atmosphere.mesh.table import GradientTable, Path, State
-from atmosphere.mesh.trust import Heard, Trust
+from atmosphere.mesh.trust import Heard, Struck, Trust
 from atmosphere.mesh.watch import Watch
 from atmosphere.store import Store
 from protocols.beacons import (
@@ -53,7 +55,9 @@ _VERDICTS = {
 
 FEW_NEIGHBOURS = 6
 """Up to GossipSub's degree a new neighbour may be this node's only way to part of the mesh."""
-PRUNE_EVERY_S = 30.0
+HOUSE_EVERY_S = 30.0
+"""Between two looks for what has ended; a look at all nodes is rarer in a mesh of more than a thousand, so that its
+cost for a second stays the same."""
 SEEK_EVERY_S = 1.0
 SOUGHT = 3
 """Nodes that a node with few neighbours dials in one such step, drawn by chance: not all dial the same ones."""
@@ -107,7 +111,7 @@ class Mesh:
         )
         self.watch = Watch(
             host, dialer, table, Detector(table.me, detector, env.random.random), identity, env,
-            publish=self._say_health, refute=self._speak_now, ready=self.neighbours.ready,
+            publish=self._say_health, refute=self.speak, ready=self.neighbours.ready,
         )
         self._host = host
         self._dialer = dialer
@@ -131,7 +135,7 @@ class Mesh:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part until cancelled. Started once the topics are subscribed and connections are greeted."""
         mesh_id = self._identity().mesh_id
-        self.table.node(self.table.me, self._env.monotonic()).path = Path.LOCAL
+        self.table.connected(self.table.me, Path.LOCAL, self._env.monotonic())
         self.identity_changed()
         await self._host.gossip.subscribe(beacons_topic(mesh_id), self._hear_beacon)
         await self._host.gossip.subscribe(health_topic(mesh_id), self._hear_health)
@@ -162,7 +166,7 @@ class Mesh:
         except IdentityError as error:
             logger.error("this node's own membership does not hold: %s", error)
             own = None
-        self.table.nodes[self.table.me].membership = own
+        self.table.certified(own)
         self._speak.set()
 
     async def say(self, record: Record) -> None:
@@ -204,11 +208,14 @@ class Mesh:
         """Calls of this node have begun or ended: its load is looked at, and told if it has crossed a step."""
         self._load_moved.set()
 
-    def _set_load(self, load: Load) -> None:
-        me = self.table.nodes[self.table.me]
-        me.load_permille, me.queue = load.permille, load.queue
-        if self._announcer.load_changed():
+    def _look_at_load(self) -> float:
+        """Tell the load if it is time to; seconds until it will be, for ever if there is nothing (more) to tell."""
+        load = self._announcer.load()
+        self.table.load(self.table.me, load.permille, load.queue, self._env.monotonic())
+        due = self._announcer.load_due(len(self.table.nodes))
+        if due == 0.0:
             self._speak.set()
+        return due or inf
 
     async def _beacons(self) -> None:
         topic = beacons_topic(self._identity().mesh_id)
@@ -217,7 +224,7 @@ class Mesh:
             self._announcer.addresses = beacon_addresses(self._host.addresses)
             body, beacon = self._announcer.beacon(len(self.table.nodes))
             self.library.put(Key(Kind.BEACON, self.table.me.public_key), body)
-            self.table.nodes[self.table.me].beacon = beacon
+            self.table.spoke(beacon)
             self.watch.proves(self.table.me, beacon.order)
             announcement = self._announcer.announcement(body, lambda card: self.library.get(Key(Kind.CARD, card)))
             await self._host.gossip.publish(topic, announcement.encode())
@@ -232,7 +239,8 @@ class Mesh:
                 await self._speak.wait()
                 return
 
-    def _speak_now(self) -> None:
+    def speak(self) -> None:
+        """Say a beacon now, or as soon as the pace of beacons allows."""
         self._speak.set()
 
     def _heard_of_myself(self, order: tuple[int, int]) -> None:
@@ -289,18 +297,28 @@ class Mesh:
         heard = self.trust.hear(record)
         return {Heard.NEW: Verdict.ACCEPT, Heard.BAD: Verdict.REJECT}.get(heard, Verdict.IGNORE)
 
-    def _trust_changed(self, record: Record) -> None:
+    def _trust_changed(self, record: Record, struck: Struck) -> None:
         """A new trust record is in force: whoever has fallen by it is put out at once."""
         for peer in self.members.fallen():
             self._expel(peer)
-        for node in list(self.table.nodes.values()):
-            if node.membership is not None and node.peer != self.table.me and not self._holds(node.membership):
-                self._expel(node.peer)
+        for peer in self._struck(struck):
+            node = self.table.nodes.get(peer)
+            if node is not None and node.membership is not None and not self._holds(node.membership):
+                self._expel(peer)
         me = self.table.nodes.get(self.table.me)
         if me is not None and me.membership is not None and not self._holds(me.membership):
             logger.error("this node has been revoked: the others refuse it from now on")
-            me.membership = None
+            self.table.certified(None)
         self._on_trust(record)
+
+    def _struck(self, struck: Struck) -> list[PeerId]:
+        """The other nodes of the table whose memberships are to be looked at."""
+        anybody = struck.anybody or (bool(struck.serial) and self.table.doubles)
+        peers = list(self.table.nodes) if anybody else list(struck.peers)
+        holder = self.table.holders.get(struck.serial)
+        if holder is not None and not anybody:
+            peers.append(holder)
+        return [peer for peer in peers if peer != self.table.me]
 
     def _forget(self, peer: PeerId) -> None:
         self.intake.forget(peer)
@@ -363,12 +381,16 @@ class Mesh:
         raise PeerUnreachable(reason)
 
     async def _keep_house(self) -> None:
+        pruned = self._env.monotonic()
         while True:
-            await trio.sleep(PRUNE_EVERY_S)
-            for peer in self.table.prune(self._env.monotonic()):
-                self._dialer.forget(peer)
-                self._forget(peer)
-            self._on_pruned()
+            await trio.sleep(HOUSE_EVERY_S)
+            now = self._env.monotonic()
+            if now - pruned >= HOUSE_EVERY_S * len(self.table.nodes) / STRETCH_ABOVE:
+                pruned = now
+                for peer in self.table.prune(now):
+                    self._dialer.forget(peer)
+                    self._forget(peer)
+                self._on_pruned()
             for peer in self.members.fallen():  # memberships that have expired
                 self._expel(peer)
             self.trust.forget_ended()
@@ -386,6 +408,6 @@ class Mesh:
     async def _watch_load(self) -> None:
         while True:
             self._load_moved = trio.Event()
-            self._set_load(self._announcer.current_load())
-            await self._load_moved.wait()
+            with trio.move_on_after(self._look_at_load()):
+                await self._load_moved.wait()
             await trio.sleep(LOAD_GAP_S)

@@ -6,9 +6,10 @@ Pure: no I/O, no clock of its own; times are seconds on the Env's monotonic cloc
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, MutableMapping, Set
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from heapq import nsmallest
 
 from atmosphere.capabilities.card import Card
 from atmosphere.capabilities.offer import Offer, OfferEntry
@@ -19,6 +20,8 @@ from transports.peer_id import PeerId
 
 MAX_NODES = 10_000
 """Nodes kept. Beyond some thousands the DHT will have to find the rest; until then the least recently seen go."""
+EVICTED = 100
+"""Of them at once: to find one means to look at all."""
 CHANGES_KEPT = 1024
 SERVED_KEPT = 1024
 """Models of which it is known who served them last."""
@@ -56,9 +59,9 @@ class Path(StrEnum):
         return 0 if self is Path.LOCAL else 2 if self is Path.RELAY else 1
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Node:
-    """One node of the mesh as seen from here."""
+    """One node of the mesh as seen from here, at one moment: a change is another value in the table."""
 
     peer: PeerId
     last_seen: float
@@ -126,7 +129,11 @@ class GradientTable:
     """All nodes by peer id, all cards by id, and who offers which."""
 
     me: PeerId
-    nodes: dict[PeerId, Node] = field(default_factory=dict)
+    nodes: MutableMapping[PeerId, Node] = field(default_factory=dict)
+    holders: MutableMapping[bytes, PeerId] = field(default_factory=dict)
+    """Whose the memberships of the other nodes are, by their serials."""
+    doubles: bool = False
+    """Some issuer has given one serial to two nodes: *holders* does not tell all."""
     cards: dict[bytes, Card] = field(default_factory=dict)
     version: int = 0
     """Raised by every change: whoever caches something derived compares it."""
@@ -148,13 +155,19 @@ class GradientTable:
         for listener in tuple(self.listeners):
             listener()
 
+    def start_from(self, nodes: MutableMapping[PeerId, Node], holders: MutableMapping[bytes, PeerId]) -> None:
+        """Know *nodes*, this one included, and keep them there; *holders*: of the memberships of the others."""
+        self.nodes, self.holders = nodes, holders
+        self._changed(self.me, "knows others")
+
     def node(self, peer: PeerId, now: float) -> Node:
         """The entry of *peer*, made if it is new."""
         found = self.nodes.get(peer)
         if found is None:
             if len(self.nodes) >= MAX_NODES:
-                oldest = min((n for n in self.nodes.values() if n.peer != self.me), key=lambda n: n.last_seen)
-                self.forget(oldest.peer)
+                others = (n for n in self.nodes.values() if n.peer != self.me)
+                for old in nsmallest(EVICTED, others, key=lambda n: n.last_seen):
+                    self.forget(old.peer)
             found = self.nodes[peer] = Node(peer, now)
             self._changed(peer, "known")
         return found
@@ -172,33 +185,58 @@ class GradientTable:
         before = node.beacon
         if before is not None and beacon.order <= before.order:
             return False
-        node.beacon = beacon
-        node.membership = membership
-        node.load_permille, node.queue = beacon.load_permille, beacon.queue
+        self._holds(node, membership)
+        self.nodes[peer] = Node(  # all at once: this is what happens most
+            peer, max(node.last_seen, seen), node.state, node.path, beacon, membership, node.offer,
+            beacon.load_permille, beacon.queue, node.rtt_ms, node.reason, node.silent_since,
+        )
         if before is None or (before.membership, before.offer) != (beacon.membership, beacon.offer):
             self._changed(peer, "said something new of itself")
-        if proof:
+        if proof and node.state is not State.ONLINE:
             self.alive(peer, seen)
-        else:
-            node.last_seen = max(node.last_seen, seen)
-            if new or node.state is State.LEFT:
-                self.gone(peer, "it was offline when this node heard of it")
+        elif not proof and (new or node.state is State.LEFT):
+            self.gone(peer, "it was offline when this node heard of it")
         return True
 
+    def _holds(self, node: Node, membership: Membership | None) -> None:
+        if node.membership is membership:
+            return
+        if node.membership is not None and self.holders.get(node.membership.serial) == node.peer:
+            del self.holders[node.membership.serial]
+        if membership is not None:
+            self.doubles = self.doubles or membership.serial in self.holders
+            self.holders[membership.serial] = node.peer
+
+    def spoke(self, beacon: Beacon) -> None:
+        """This node has said *beacon*."""
+        me = self.nodes[self.me]
+        self.nodes[self.me] = replace(me, beacon=beacon)
+        if me.beacon is None or (me.beacon.membership, me.beacon.offer) != (beacon.membership, beacon.offer):
+            self._changed(self.me, "said something new of itself")
+
+    def certified(self, membership: Membership | None) -> None:
+        """*membership* is this node's own now; None: it has none that holds."""
+        self.nodes[self.me] = replace(self.nodes[self.me], membership=membership)
+
     def load(self, peer: PeerId, permille: int, queue: int, now: float) -> None:
-        """A load figure that came with a call frame: newer than any beacon, and a proof of life."""
-        if peer in self.nodes:
-            node = self.nodes[peer]
-            node.load_permille, node.queue = permille, queue
+        """A load figure that came with a call frame, or this node's own: newer than any beacon, and a proof of life."""
+        node = self.nodes.get(peer)
+        if node is not None:
+            self.nodes[peer] = replace(node, load_permille=permille, queue=queue)
             self.alive(peer, now)
+
+    def measured(self, peer: PeerId, rtt_ms: float) -> None:
+        """A round trip to *peer*, as it usually is."""
+        node = self.nodes.get(peer)
+        if node is not None:
+            self.nodes[peer] = replace(node, rtt_ms=rtt_ms)
 
     def offered(self, peer: PeerId, offer: Offer) -> None:
         """Take in a verified offer of *peer*; cards that it names may still be missing."""
         node = self.nodes.get(peer)
         if node is not None and node.offer != offer:
-            kept = {entry.card for entry in offer.entries}
-            self._note_served(node, kept, "does not offer it any more")
-            node.offer = offer
+            self._note_served(node, {entry.card for entry in offer.entries}, "does not offer it any more")
+            self.nodes[peer] = replace(node, offer=offer)
             self._changed(peer, "offer")
 
     def described(self, card_id: bytes, card: Card) -> None:
@@ -212,9 +250,11 @@ class GradientTable:
         node = self.nodes.get(peer)
         if node is None:
             return
-        node.last_seen = max(node.last_seen, now)
-        if node.state is not State.ONLINE:
-            node.state, node.reason, node.silent_since = State.ONLINE, "", None
+        seen = max(node.last_seen, now)
+        if node.state is State.ONLINE:
+            self.nodes[peer] = replace(node, last_seen=seen)
+        else:
+            self.nodes[peer] = replace(node, last_seen=seen, state=State.ONLINE, reason="", silent_since=None)
             self.offline.pop(peer, None)
             self._changed(peer, "online")
 
@@ -222,35 +262,35 @@ class GradientTable:
         """A sign of failure: the node is not chosen until it proves that it lives."""
         node = self.nodes.get(peer)
         if node is not None and peer != self.me and node.state is State.ONLINE:
-            node.state, node.reason, node.silent_since = State.SUSPECT, reason, now
+            self.nodes[peer] = replace(node, state=State.SUSPECT, reason=reason, silent_since=now)
             self._changed(peer, f"suspect: {reason}")
 
     def gone(self, peer: PeerId, reason: str, state: State = State.OFFLINE) -> None:
         """The node is offline, or has left."""
         node = self.nodes.get(peer)
         if node is not None and peer != self.me and node.state is not state:
-            node.state, node.reason = state, reason
+            self.nodes[peer] = replace(node, state=state, reason=reason, path=Path.UNKNOWN, rtt_ms=None)
             if state is State.OFFLINE:
                 self.offline[peer] = None
             else:
                 self.offline.pop(peer, None)
-            node.path, node.rtt_ms = Path.UNKNOWN, None
             self._changed(peer, f"{state}: {reason}")
 
     def connected(self, peer: PeerId, path: Path, now: float) -> None:
         """There is a connection to an admitted *peer*."""
-        self.node(peer, now).path = path
+        self.nodes[peer] = replace(self.node(peer, now), path=path)
         self.alive(peer, now)
 
     def disconnected(self, peer: PeerId) -> None:
         node = self.nodes.get(peer)
         if node is not None and node.path is not Path.LOCAL:
-            node.path, node.rtt_ms = Path.UNKNOWN, None
+            self.nodes[peer] = replace(node, path=Path.UNKNOWN, rtt_ms=None)
 
     def forget(self, peer: PeerId) -> None:
         self.offline.pop(peer, None)
         node = self.nodes.pop(peer, None)
         if node is not None:
+            self._holds(node, None)
             self._note_served(node, frozenset(), "has gone")
             self._changed(peer, "forgotten")
 

@@ -11,12 +11,23 @@ import hashlib
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from enum import Enum
 
 from atmosphere.env import Env
-from atmosphere.identity import Credential, IdentityError, IssuerDirectory, Reason, RedemptionSet, RevocationSet
+from atmosphere.identity import (
+    Credential,
+    IdentityError,
+    IssuerDirectory,
+    Reason,
+    RedemptionSet,
+    Revocation,
+    RevocationSet,
+    Target,
+)
 from atmosphere.store import Store
 from protocols.sync.messages import TRUST_KINDS, Key, Kind, Record
+from transports.peer_id import PeerId
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +45,23 @@ class Heard(Enum):
     BAD = "bad"
 
 
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """Whose memberships a new record may have ended."""
+
+    serial: bytes = b""
+    peers: frozenset[PeerId] = frozenset()
+    anybody: bool = False
+
+
 class Trust:
     """The trust records of one mesh, in memory and in the node's database."""
 
     def __init__(
-        self, mesh: bytes, store: Store, env: Env, on_change: Callable[[Record], None], kept_s: float
+        self, mesh: bytes, store: Store, env: Env, on_change: Callable[[Record, Struck], None], kept_s: float
     ) -> None:
-        """*on_change*: called synchronously for every new record, once verdicts have changed. *kept_s*: the longest
+        """*on_change*: called synchronously for every new record, once verdicts have changed, with whom to look at.
+        *kept_s*: the longest
         lifetime of memberships here, seconds: how long a redemption matters after its invite."""
         self.revocations = RevocationSet(mesh)
         self.redemptions = RedemptionSet(mesh, self.revocations, kept_s=kept_s)
@@ -120,30 +141,35 @@ class Trust:
         if key_of(record) in self._heard:
             return Heard.KNOWN
         try:
-            new = self._merge(record)
+            struck = self._merge(record)
         except IdentityError as error:
             logger.debug("a %s record was refused: %s", record.kind.name.lower(), error)
             return Heard.EARLY if error.reason is Reason.NOT_YET_VALID else Heard.BAD
-        if not new:
+        if struck is None:
             return Heard.KNOWN
         self._keep(record)
-        self._on_change(record)
+        self._on_change(record, struck)
         return Heard.NEW
 
-    def _merge(self, record: Record) -> bool:
+    def _merge(self, record: Record) -> Struck | None:
+        """Take *record* in; None if it says nothing new."""
         now = self._env.now()
+        struck: Struck | None = None
         if record.kind is Kind.REVOCATION:
-            new = self.revocations.add(record.body, now) is not None
+            revocation = self.revocations.add(record.body, now)
+            struck = None if revocation is None else _struck(revocation)
         elif record.kind is Kind.REDEMPTION:
-            new = self.redemptions.add(record.body, now) is not None
+            redemption = self.redemptions.add(record.body, now)
+            if redemption is not None:
+                struck = Struck(peers=self.redemptions.uses_of(redemption.invite_id))
         elif record.kind is Kind.ISSUER:
-            new = self.issuers.add(record.body, now) is not None
+            struck = Struck() if self.issuers.add(record.body, now) is not None else None
         else:
             raise IdentityError(Reason.MALFORMED, f"a {record.kind.name.lower()} is not a trust record")
-        if new:
+        if struck is not None:
             self._heard.add(key_of(record))
             self._current = None
-        return new
+        return struck
 
     def _keep(self, record: Record) -> None:
         row = (int(record.kind), record.digest, record.body, self._env.now())
@@ -162,6 +188,14 @@ class Trust:
             self._heard = set(self._records)
             kept = [(int(key.kind), key.key) for key in self._records]
             self._store.write_now(lambda connection: _keep_only(connection, kept))
+
+
+def _struck(revocation: Revocation) -> Struck:
+    if revocation.kind is Target.MEMBERSHIP:
+        return Struck(serial=revocation.target)
+    if revocation.kind is Target.PEER:
+        return Struck(peers=frozenset({PeerId.from_public_key(revocation.target)}))
+    return Struck(anybody=True)  # all below an issuer, and whoever owes it to the issuer that another one was too late
 
 
 def _keep_only(connection: sqlite3.Connection, kept: list[tuple[int, bytes]]) -> None:

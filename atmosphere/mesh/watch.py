@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from math import inf
 
 import trio
 
@@ -31,6 +32,7 @@ from atmosphere.mesh.detector import (
 )
 from atmosphere.mesh.intake import Taken
 from atmosphere.mesh.neighbours import contained
+from atmosphere.mesh.reconciler import STRETCH_ABOVE
 from atmosphere.mesh.table import GradientTable, Path, State
 from protocols.beacons import BeaconError, Health, HealthKind, Suspicion, open_suspicion
 from protocols.probe.client import ask
@@ -41,6 +43,7 @@ from transports.dialer import Dialer
 from transports.errors import PeerUnreachable
 from transports.host import Host
 from transports.peer_id import PeerId
+from transports.rates import TokenBuckets
 from transports.stream import Stream, StreamClosed
 
 logger = logging.getLogger(__name__)
@@ -52,9 +55,14 @@ UNHEARD_OFFLINE_S = 10.0
 TICKS_PER_DIAL = 2
 """One dial to who is offline, every second (a tick is half of one)."""
 TICKS_PER_LOOK = 10
-"""A look at all nodes for beacons that have stopped, and one round trip: links that are busy are never pinged."""
+"""A look at all nodes for beacons that have stopped, and one round trip: links that are busy are never pinged. The look
+is rarer in a large mesh, where beacons are, too: its cost for a second stays the same."""
 CONTEST_S = 0.5
 """Within this time one of those who doubt the same node at the same moment asks it to speak; the others hear that."""
+CONTESTS = 8
+"""Nodes that this one asks to speak at a heal: an accusation that is refuted is held against its author a little, and
+the others of its half ask for the rest."""
+CONTESTS_PER_S = 0.1
 MAX_ACCUSED = 4096
 NEVER: Order = (0, 0)
 SMOOTHING = 0.3
@@ -91,6 +99,8 @@ class Watch:
         self._witness = ProbeServer(self.check)
         self._measured = 0
         self._ticks_done = 0
+        self._looked = -inf
+        self._contests: TokenBuckets[None] = TokenBuckets(CONTESTS_PER_S, CONTESTS, 1)
         self._accused: dict[PeerId, Order] = {}
         """Of whom somebody has said lately that it failed, after which of its beacons."""
         self._nursery: trio.Nursery | None = None
@@ -158,6 +168,8 @@ class Watch:
         node = self._table.nodes.get(peer)
         if node is None or node.beacon is None or node.beacon.order > order or self._accused.get(peer, NEVER) >= order:
             return  # it has spoken, or somebody has asked it to
+        if self._contests.take(None, self._env.monotonic()):
+            return
         self._note_accused(peer, order)
         await self._tell(Statement(peer, order, Evidence.SILENT))
 
@@ -190,8 +202,9 @@ class Watch:
             return Taken.OLD
         evidence = Evidence.REFUSED if suspicion.refused else Evidence.SILENT
         statement = Statement(suspicion.subject, suspicion.order, evidence)
-        self._note_accused(suspicion.subject, suspicion.order)
         news = self.detector.worth_passing(statement, author)
+        if news:
+            self._note_accused(suspicion.subject, suspicion.order)
         self._act(self.detector.stated(statement, author, self._env.monotonic()))
         return Taken.NEW if news else Taken.OLD
 
@@ -289,7 +302,11 @@ class Watch:
 
     def _unheard(self, now: float) -> None:
         """Nodes that no neighbour is connected to have nobody to state anything about them: only their beacons stop."""
-        usual = beacon_period(len(self._table.nodes)) * (1 + JITTER)
+        nodes = len(self._table.nodes)
+        if now - self._looked < TICKS_PER_LOOK * self.detector.settings.tick_s * nodes / STRETCH_ABOVE:
+            return
+        self._looked = now
+        usual = beacon_period(nodes) * (1 + JITTER)
         for node in list(self._table.nodes.values()):
             if node.path is not Path.UNKNOWN or node.beacon is None:
                 continue
@@ -323,8 +340,9 @@ class Watch:
     def _note_round_trip(self, peer: PeerId, seconds: float) -> None:
         node = self._table.nodes.get(peer)
         if node is not None:
-            measured = seconds * 1000
-            node.rtt_ms = measured if node.rtt_ms is None else (1 - SMOOTHING) * node.rtt_ms + SMOOTHING * measured
+            measured, usual = seconds * 1000, node.rtt_ms
+            usual = measured if usual is None else (1 - SMOOTHING) * usual + SMOOTHING * measured
+            self._table.measured(peer, usual)
 
 
 async def _asked(stream: Stream, subject: PeerId, timeout_s: float) -> ProbeOutcome:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from atmosphere.mesh.table import GradientTable, Route
@@ -66,19 +66,28 @@ class Reach:
             self._contexts = sorted({route.card.context_tokens for route in self._routes})
             self._found.clear()
         if intent.constraints.max_latency_ms is not None:
-            return self._sift(intent, asker)
+            return self._sift(intent, asker, self._table.routes())
         key = self._key(intent, asker)
         found = self._found.get(key)
         if found is None:
-            found = self._found[key] = self._sift(intent, asker)
+            found = self._found[key] = self._sift(intent, asker, self._routes)
             if len(self._found) > KEPT:
                 self._found.popitem(last=False)
         else:
             self._found.move_to_end(key)
         return found
 
-    def _sift(self, intent: Intent, asker: Asker) -> Reachable:
-        return Reachable(*Sieve(intent, asker).sift(self._routes))
+    def now(self, routes: Iterable[Route]) -> list[Route]:
+        """*routes* with their nodes as they are at this moment: load, distance and cost do not raise the version."""
+        nodes = self._table.nodes
+        return [
+            route if (node := nodes.get(route.node.peer, route.node)) is route.node else
+            Route(node, route.entry, route.card)
+            for route in routes
+        ]
+
+    def _sift(self, intent: Intent, asker: Asker, routes: Iterable[Route]) -> Reachable:
+        return Reachable(*Sieve(intent, asker).sift(routes))
 
     def _key(self, intent: Intent, asker: Asker) -> Hashable:
         """All that filters look at. Of the length of a request it matters only which contexts are too short."""

@@ -91,6 +91,7 @@ class Router:
             matches = self.vectors.match(query, intent.text[:MAX_QUERY_CHARS], reachable.rows(self.vectors))
             if keep <= RANKED == len(matches.best) < len(reachable.by_card):  # the others are too far behind
                 considered = [route for fit in matches.best for route in reachable.by_card[fit.card]]
+        considered = self._reach.now(considered)
         affinity = self.affinity.weigh(intent, considered)
         sized = _sizes(intent, considered)
         fitting = sized.factors(self.triage.need(await self.embed(intent.text))) if sized else {}

@@ -106,7 +106,7 @@ async def churn(virtual: Virtual, options: Options, rate: float, lasts_s: float)
                 how = cycle(End)
                 for after, joining in sorted([(at, True) for at in joins] + [(at, False) for at in ends]):
                     await trio.sleep_until(began + after)
-                    options.progress(f"{after:.0f} of {lasts_s:g} s, {len(views.of)} nodes run")
+                    options.progress(f"{len(views.of)} nodes run", after / lasts_s)
                     if joining:
                         await _begin(world, views, truth)
                     else:

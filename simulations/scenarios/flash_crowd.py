@@ -76,7 +76,7 @@ async def flash_crowd(virtual: Virtual, options: Options, within_s: float) -> Fl
                 await trio.sleep_until(began + after)
                 pairs.began[first + count] = trio.current_time()
                 views.follow(await world.join())
-                options.progress(f"{len(world.members)} of {options.nodes} nodes run")
+                options.progress(f"{len(world.members)} nodes run", len(world.members) / options.nodes)
             joining_cost = joining()
         last = trio.current_time()
         with measured(world) as after_last:

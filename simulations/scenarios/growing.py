@@ -43,7 +43,8 @@ class GrowingWorld(World):
         self.coming = list(reversed(coming))
         """Who joins next is last."""
         self.number_of.update({member.peer: member.number for member in coming})
-        self._first = len(members)
+        self.built = False
+        """Whoever starts after that joins through the bootstrap nodes."""
         self._bootstrap = tuple(network.address(member.peer) for member in members[:BOOTSTRAPS])
 
     async def join(self) -> Member:
@@ -56,12 +57,26 @@ class GrowingWorld(World):
     def _settings(self, member: Member) -> Config:
         """As its parent's, with the bootstrap nodes for who joins."""
         settings = super()._settings(member)
-        return settings if member.number < self._first else replace(settings, bootstrap=self._bootstrap)
+        return replace(settings, bootstrap=self._bootstrap) if self.built else settings
+
+    def point_out(self, member: Member) -> None:
+        """Tell a running node of the bootstrap nodes, which it then dials whenever it has no connection to them."""
+        for bootstrap, address in zip(self.members, self._bootstrap, strict=False):
+            member.node.mesh._dialer.want(bootstrap.peer, (address,), forever=True)
 
 
 @asynccontextmanager
-async def open_growing(virtual: Virtual, options: Options, first: int, coming: int) -> AsyncIterator[GrowingWorld]:
-    """A mesh of *first* nodes as of :func:`simulations.world.open_world`; *coming* more may join it."""
+async def open_growing(
+    virtual: Virtual,
+    options: Options,
+    first: int,
+    coming: int,
+    *,
+    dress: Callable[[Member], None] = lambda member: None,
+) -> AsyncIterator[GrowingWorld]:
+    """A mesh of *first* nodes as of :func:`simulations.world.open_world`; *coming* more may join it.
+
+    *dress*: as there."""
     links = latencies_between(*LATENCY_S, seed=virtual.seed)
     async with open_network(links, virtual.random("links").random) as network, trio.open_nursery() as nursery:
         with few_collections():
@@ -69,9 +84,11 @@ async def open_growing(virtual: Virtual, options: Options, first: int, coming: i
             graph = topology(first, options.degree, virtual.random("topology of the first"))
             for member in everybody:
                 member.neighbours = graph[member.number] if member.number < first else set()
+                dress(member)
             few = max(1, options.degree - SPARE_LINKS)
             world = GrowingWorld(virtual, network, everybody[:first], few, nursery, everybody[first:])
             await build(world, options.progress)
+            world.built = True
             yield world
             nursery.cancel_scope.cancel()
 

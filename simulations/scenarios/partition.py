@@ -15,7 +15,7 @@ import trio
 from atmosphere.identity import Target
 from atmosphere.mesh.table import State
 from simulations.metrics import Spread
-from simulations.scenarios.running import Measured, Options, measured, rest
+from simulations.scenarios.running import Measured, Options, measured, rest, which
 from simulations.twins import card_about
 from simulations.virtual import Virtual
 from simulations.world import LOOK_EVERY_S, Member, World, open_world
@@ -56,7 +56,7 @@ async def partition(virtual: Virtual, options: Options, parted_s: float) -> Part
         chosen = set(draw.sample(range(options.nodes), options.nodes // 2))
         halves = [[member for member in world.members if (member.number in chosen) is side] for side in (True, False)]
         with measured(world) as parted:
-            options.progress("parted")
+            options.progress("parted", ends=trio.current_time() + parted_s)
             world.network.part([[member.peer for member in half] for half in halves])
             await trio.sleep(parted_s * NEWS_AFTER_S)
             for half in halves:
@@ -118,6 +118,6 @@ def _is_whole(world: World, member: Member, trust: bytes) -> bool:
         return False
     for other in world.members:
         seen, own = table.nodes.get(other.peer), other.node.table.nodes[other.peer].offer
-        if seen is None or not seen.usable or seen.offer != own or own is None:
+        if seen is None or not seen.usable or own is None or which(seen.offer) != which(own):
             return False
     return all(entry.card in table.cards for node in table.nodes.values() if node.offer for entry in node.offer.entries)

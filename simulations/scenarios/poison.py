@@ -4,19 +4,19 @@ All of them have valid memberships, and otherwise run the same node. Floods: val
 other. Forgers: beacons in the name of others. Load liars: idle and free, they say, and fail every call. False
 suspicions: all of these say together of one honest node after the other that it refuses connections. Peer scoring is on
 in both fidelities. Measured is, among the honest: whether news and calls get through, whom the tables wrongly keep work
-from, and which liars have lost their place in the gossip mesh (shunned) or are not listened to (muted).
+from, and how soon liars are cut off. That means: of floods and forgers, that an honest node which had given them a
+place in its gossip mesh shuns them; of false accusers, that an honest node does not count their word, and passes it on
+to nobody; load liars are cut off by every caller for itself, so what is counted is the calls that still go to them.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import cycle
 
 import trio
-from libp2p.peer.id import ID
 
 from atmosphere.capabilities.backend import Emit, ToolCall
 from atmosphere.capabilities.card import Card, card_id
@@ -34,6 +34,7 @@ from simulations.twins import WORK, card_about
 from simulations.virtual import Virtual
 from simulations.world import Member, World, open_world, until
 from transports.peer_id import PeerId
+from transports.score import Standing
 
 FLOOD_PER_S = 50
 FORGED_PER_S = 5
@@ -44,6 +45,11 @@ BUILD_UP_S = 5.0
 NEWS_EVERY_S = 2.0
 WITHIN_S = 15.0
 """What has not arrived by then counts as lost."""
+LOOK_EVERY_S = 0.5
+"""At who is cut off."""
+RIPE_S = 10.0
+"""Pairs that have met later than so long before the end are not counted: a liar goes on and finds new neighbours."""
+CALLS_SHOWN_S = 5.0
 CALLERS = 10
 CALL_DEADLINE_S = 10.0
 
@@ -59,12 +65,16 @@ class Malice(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CutOff:
-    """Of one kind, over the honest nodes that are connected with such a liar, in the end."""
+    """Of some nodes, by others: over the pairs of both of which the second could have been harmed."""
 
-    liars: int
-    links: int
-    shunned: float
-    muted: float
+    nodes: int
+    pairs: int
+    ever: float
+    """Share of the pairs in which the second has cut off the first, at some time."""
+    in_the_end: float
+    """The same in the end, or nothing of the first comes to the second any more."""
+    after_ms: Spread | None
+    """Over the pairs, since malice began or, if that was later, they met."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +98,13 @@ class PoisonResult:
     """At its worst moment."""
     doubts: int
     """Times that an honest node began to keep work from another one."""
+    calls_over_time: Sequence[tuple[float, int, int]]
+    """Seconds since the calls began, calls that ended in this stretch, and their attempts that went to load liars."""
     cut_off: Mapping[str, CutOff]
-    honest_by_honest: CutOff
-    """The same of honest nodes, wrongly."""
+    """By kind, without load liars."""
+    honest_shunned: CutOff
+    honest_not_believed: CutOff
+    """The same of honest nodes by honest nodes, wrongly."""
     messages_per_node_s: float
     bytes_per_node_s: float
     cpu_ms_per_node_s: float
@@ -109,12 +123,18 @@ async def poison(
         liars = {world.members[number]: malice for number, malice in zip(chosen, cycle(kinds), strict=False)}
         honest = [member for member in world.members if member not in liars]
         calls, avoided = _Calls(liars), _Avoided(world, honest)
+        cut = {
+            malice: _Cut(honest, [m for m, its in liars.items() if its is malice], how)
+            for malice, how in ((Malice.FLOOD, _shuns), (Malice.FORGERY, _shuns), (Malice.SUSPICION, _does_not_believe))
+        }
+        wrongly = [_Cut(honest, honest, how) for how in (_shuns, _does_not_believe)]
         arrivals: list[float] = []
         options.progress(f"{len(liars)} of {options.nodes} nodes turn malicious")
         with measured(world) as during:
             async with trio.open_nursery() as nursery:
                 for member, malice in liars.items():
                     nursery.start_soon(_MALICE[malice], world, member, honest)
+                nursery.start_soon(_keep_looking, [*cut.values(), *wrongly])
                 await trio.sleep(BUILD_UP_S)
                 for member in honest[:CALLERS]:
                     nursery.start_soon(calls.keep_calling, member, draw.random)
@@ -139,8 +159,10 @@ async def poison(
             wrongly_avoided=round(avoided.mean(), 6),
             worst_avoided=round(avoided.at_worst(), 6),
             doubts=avoided.doubts,
-            cut_off={kind.value: _cut_off(honest, [m for m, its in liars.items() if its is kind]) for kind in Malice},
-            honest_by_honest=_cut_off(honest, honest),
+            calls_over_time=calls.over_time(),
+            cut_off={malice.value: seen.result() for malice, seen in cut.items()},
+            honest_shunned=wrongly[0].result(),
+            honest_not_believed=wrongly[1].result(),
             messages_per_node_s=at_rest.messages_per_node_s,
             bytes_per_node_s=at_rest.bytes_per_node_s,
             cpu_ms_per_node_s=at_rest.cpu_ms_per_node_s,
@@ -174,8 +196,8 @@ async def _lie_about_load(world: World, member: Member, honest: Sequence[Member]
         raise CallError(Code.BACKEND, "this node only said that it could")
 
     member.worker.invoke = fail  # type: ignore[method-assign]
-    member.node.announcer._load = lambda: Load(0, 0, 0)
-    member.node.mesh._speak_now()
+    member.node.announcer.load = lambda: Load(0, 0, 0)
+    member.node.mesh.speak()
 
 
 async def _accuse(world: World, member: Member, honest: Sequence[Member]) -> None:
@@ -264,7 +286,10 @@ class _Calls:
     def __init__(self, liars: Mapping[Member, Malice]) -> None:
         self.made = self.failed = 0
         self._fail = {member.peer for member, malice in liars.items() if malice is Malice.LOAD}
-        self._to_liars: Counter[tuple[int, PeerId]] = Counter()
+        self._began = trio.current_time()
+        self._ended: list[tuple[float, int]] = []
+        """When each call ended, and its attempts at load liars."""
+        self._liars_of: set[tuple[int, PeerId]] = set()
 
     async def keep_calling(self, member: Member, draw: Callable[[], float]) -> None:
         intent = Intent(tool=WORK.tool, constraints=Constraints(type=WORK.type))
@@ -273,29 +298,78 @@ class _Calls:
             done = await member.node.dispatcher.unit(Unit(intent, b"{}", deadline_s=CALL_DEADLINE_S))
             self.made += 1
             self.failed += not done.ok
-            self._to_liars.update(
-                (member.number, each.candidate.peer) for each in done.attempts if each.candidate.peer in self._fail
-            )
+            fooled = [each.candidate.peer for each in done.attempts if each.candidate.peer in self._fail]
+            self._liars_of.update((member.number, liar) for liar in fooled)
+            self._ended.append((trio.current_time() - self._began, len(fooled)))
 
     @property
     def to_liars(self) -> int:
         """Attempts."""
-        return self._to_liars.total()
+        return sum(fooled for _, fooled in self._ended)
 
     @property
     def again(self) -> int:
         """Of these: beyond the first of the same caller at the same liar."""
-        return self.to_liars - len(self._to_liars)
+        return self.to_liars - len(self._liars_of)
+
+    def over_time(self) -> list[tuple[float, int, int]]:
+        """See :class:`PoisonResult`."""
+        stretches: dict[int, list[int]] = {}
+        for at, fooled in self._ended:
+            stretches.setdefault(int(at // CALLS_SHOWN_S), []).append(fooled)
+        return [(CALLS_SHOWN_S * number, len(each), sum(each)) for number, each in sorted(stretches.items())]
 
 
-def _cut_off(honest: Sequence[Member], others: Sequence[Member]) -> CutOff:
-    links = shunned = muted = 0
-    now = trio.current_time()
-    for member in honest:
-        scores, connected = member.node.host.gossip._pubsub.scores, member.node.host.connections()
-        for other in others:
-            if other.peer in connected:
-                links += 1
-                shunned += scores.shunned(ID(other.peer.raw), now)
-                muted += scores.muted(ID(other.peer.raw), now)
-    return CutOff(len(others), links, round(shunned / max(1, links), 3), round(muted / max(1, links), 3))
+class _Cut:
+    """Which of some nodes the honest have cut off, looked at again and again."""
+
+    def __init__(
+        self, honest: Sequence[Member], others: Sequence[Member], how: Callable[[Member, Member], bool | None]
+    ) -> None:
+        """*how*: whether the first cuts off the second now; None: nothing of it came to the first in this moment."""
+        self._honest = honest
+        self._others = others
+        self._how = how
+        self._harmed: dict[tuple[int, int], float] = {}
+        self._after: dict[tuple[int, int], float] = {}
+
+    def look(self) -> None:
+        """At every pair, now."""
+        now = trio.current_time()
+        for member in self._honest:
+            for other in self._others:
+                cuts, pair = self._how(member, other), (member.number, other.number)
+                if cuts is not None:
+                    self._harmed.setdefault(pair, now)
+                if cuts:
+                    self._after.setdefault(pair, now - self._harmed[pair])
+
+    def result(self) -> CutOff:
+        """In the end."""
+        end = trio.current_time()
+        ripe = [pair for pair, since in self._harmed.items() if end - since >= RIPE_S]
+        members = {member.number: member for member in (*self._honest, *self._others)}
+        cut = [self._after[pair] for pair in ripe if pair in self._after]
+        now = sum(self._how(members[first], members[second]) is not False for first, second in ripe)
+        pairs = max(1, len(ripe))
+        return CutOff(
+            len(self._others), len(ripe), round(len(cut) / pairs, 4), round(now / pairs, 4), Spread.of(cut)
+        )
+
+
+def _shuns(member: Member, other: Member) -> bool | None:
+    gossip = member.node.host.gossip
+    if gossip.standing(other.peer) is not Standing.GOOD:
+        return True
+    return False if other.peer in gossip.mesh_peers(beacons_topic(member.node.mesh_id)) else None
+
+
+def _does_not_believe(member: Member, other: Member) -> bool | None:
+    return None if member is other else not member.node.mesh.watch.detector.trusts(other.peer)
+
+
+async def _keep_looking(seen: Sequence[_Cut]) -> None:
+    while True:
+        for each in seen:
+            each.look()
+        await trio.sleep(LOOK_EVERY_S)

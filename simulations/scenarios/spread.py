@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import log2
 
 import trio
 
@@ -17,7 +16,7 @@ from atmosphere.capabilities.card import card_id
 from atmosphere.identity import Target
 from atmosphere.mesh.table import GradientTable
 from protocols.sync.messages import Kind
-from simulations.metrics import Said, Spread
+from simulations.metrics import Hops, Said, Spread
 from simulations.scenarios.running import Measured, Options, measured, rest
 from simulations.twins import card_about
 from simulations.virtual import Virtual
@@ -32,16 +31,6 @@ ISSUER = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Hops:
-    """Of the first copy that a node got."""
-
-    mean: float
-    max: int
-    allowed: float
-    """log2 of the nodes, and one."""
-
-
-@dataclass(frozen=True, slots=True)
 class SpreadResult:
     """See the module. Shares are of all nodes but the author's, of all news."""
 
@@ -51,7 +40,9 @@ class SpreadResult:
     """Share of nodes that knew it when its time was over, however it came."""
     by_gossip: float
     virtual_ms: Spread | None
-    hops: Hops
+    hops: Hops | None
+    copies: float
+    """Of each piece of news that come to a node by gossip, on average."""
     usable_ms: Spread | None
     """Cards alone: until a node could send work for it."""
     usable: float
@@ -59,6 +50,7 @@ class SpreadResult:
     bytes_per_node_s: float
     cpu_ms_per_node_s: float
     """These three of the mesh at rest."""
+    at_rest: Measured
     during: Measured
     build_cpu_s: Mapping[str, float]
 
@@ -87,11 +79,11 @@ async def spread(virtual: Virtual, options: Options, count: int) -> SpreadResult
         delivered = usable = 0
         with measured(world) as during:
             for number in range(count):
+                options.progress(f"news {number + 1} of {count}", number / count)
                 piece = await tell(world, number, draw.randrange(options.nodes), draw.randbytes(SERIAL_BYTES))
                 delivered += sum(piece.knows(member) for member in world.members if member is not piece.author)
                 usable += len(piece.usable or ())
                 news.append(piece)
-                options.progress(f"news {number + 1} of {count}")
         return _result(world, news, delivered, usable, at_rest, during())
 
 
@@ -159,7 +151,6 @@ def _result(
         for number, arrival in piece.said.heard.items()
         if number != piece.author.number
     ]
-    hops = [hops for _, hops in arrivals]
     cards = [piece for piece in news if piece.usable is not None]
     return SpreadResult(
         degree=round(world.degree, 2),
@@ -167,14 +158,14 @@ def _result(
         delivered=delivered / (others * len(news)),
         by_gossip=len(arrivals) / (others * len(news)),
         virtual_ms=Spread.of([seconds for seconds, _ in arrivals]),
-        hops=Hops(
-            round(sum(hops) / max(1, len(hops)), 2), max(hops, default=0), round(log2(len(world.members)) + 1, 2)
-        ),
+        hops=Hops.of([hops for _, hops in arrivals], len(world.members)),
+        copies=round(sum(piece.said.copies for piece in news if piece.said is not None) / (others * len(news)), 2),
         usable_ms=Spread.of([seconds for piece in cards for seconds in (piece.usable or {}).values()]),
         usable=usable / (others * max(1, len(cards))),
         messages_per_node_s=at_rest.messages_per_node_s,
         bytes_per_node_s=at_rest.bytes_per_node_s,
         cpu_ms_per_node_s=at_rest.cpu_ms_per_node_s,
+        at_rest=at_rest,
         during=during,
         build_cpu_s=world.build_cpu_s,
     )

@@ -96,9 +96,9 @@ def offer(table: GradientTable, ids: Sequence[bytes], chance: random.Random) -> 
             held[peer].append(OfferEntry(key, 1, 0, ()))
     member = membership_of(OTHER)  # the table looks at its scopes alone
     for peer, entries in held.items():
-        table.node(peer, 0.0).path = Path.LAN
+        table.connected(peer, Path.LAN, 0.0)
         table.observe(peer, Beacon(bytes(32), 1, 1, 15_000, bytes(32), 0, chance.randrange(500), 0, 1000), member, 0.0)
-        table.nodes[peer].rtt_ms = chance.uniform(0.5, 40.0)
+        table.measured(peer, chance.uniform(0.5, 40.0))
         table.offered(peer, Offer(peer, 1, 1, "", tuple(entries), 0.0))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.fuzz.runner import fuzz, instrumented
 
 with instrumented():
@@ -35,7 +37,7 @@ def target(data: bytes) -> None:
     assert len(intake._waiting) <= MAX_WAITING
     if taken is Taken.NEW:  # begin anew, so that the next input meets the same node
         nodes.pop(peer("member"), None)
-        nodes[peer("alice")].beacon = ALICE
+        nodes[peer("alice")] = replace(nodes[peer("alice")], beacon=ALICE)
 
 
 def announced(body: bytes) -> None:

@@ -126,7 +126,7 @@ class House:
         self.library = Library()
         self.store = Store.memory(self.env)
         self.told: list[object] = []
-        self.trust = Trust(MESH, self.store, self.env, self.told.append, kept_s=7 * DAY)
+        self.trust = Trust(MESH, self.store, self.env, lambda record, _: self.told.append(record), kept_s=7 * DAY)
         self.members = Members(MESH, self.trust, self.library, self.env)
         self.table = GradientTable(self.identity.peer_id)
         hooks = Hooks(lambda card, _: self.told.append(card), self.told.append, self.told.append)

@@ -44,7 +44,7 @@ def test_no_work_goes_to_a_member_that_may_only_call(membership: bytes, gets_wor
 
 def test_its_own_capabilities_stay_its_own() -> None:
     table = settled(MAY_CALL).table
-    table.nodes[peer("mallory")].path = Path.LOCAL  # as mallory's own node sees itself
+    table.connected(peer("mallory"), Path.LOCAL, 0.0)  # as mallory's own node sees itself
     assert peer("mallory") in {route.node.peer for route in table.routes()}
 
 

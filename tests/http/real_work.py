@@ -58,8 +58,8 @@ class RealNode(FakeNode):
     async def look_at(self, peer: PeerId, backends: Sequence[BackendConfig]) -> None:
         """*peer* offers what is found at *backends*, from now on."""
         registry = self.registries[peer] = LocalRegistry(self.env.monotonic)
-        self.table.node(peer, 0.0).path = Way.LOCAL if peer == ME else Way.LAN
-        self.table.nodes[peer].rtt_ms = 1.0
+        self.table.connected(peer, Way.LOCAL if peer == ME else Way.LAN, 0.0)
+        self.table.measured(peer, 1.0)
         self.table.observe(peer, Beacon(bytes(32), 1, 1, 15_000, bytes(32), 0), membership_of(peer), 0.0)
         registry.on_change = partial(self._offered, peer, registry)
         scanner = Scanner(registry, plan_targets(backends, probe=False, environ={}), poll_s=NEVER_S)

@@ -69,7 +69,7 @@ class Knower:
         self.env = FixedEnv(3, start=NOW)
         self.table = GradientTable(me)
         self.library = Library()
-        self.trust = Trust(MESH, Store.memory(self.env), self.env, lambda record: None, 7 * 86400)
+        self.trust = Trust(MESH, Store.memory(self.env), self.env, lambda *_: None, 7 * 86400)
         self.members = Members(MESH, self.trust, self.library, self.env)
         self.contested: list[tuple[PeerId, tuple[int, int]]] = []
         hooks = Hooks(

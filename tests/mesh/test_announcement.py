@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from atmosphere.capabilities.card import Card, card_id
 from atmosphere.capabilities.offer import OfferEntry
 from atmosphere.mesh.announcer import Announcer, Load
@@ -44,7 +46,7 @@ class Hearer:
     def __init__(self) -> None:
         self.table = GradientTable(ME)
         library = Library()
-        trust = Trust(MESH, Store.memory(ENV), ENV, lambda record: None, kept_s=86400)
+        trust = Trust(MESH, Store.memory(ENV), ENV, lambda *_: None, kept_s=86400)
         hooks = Hooks(lambda card, _: None, lambda vector: None, lambda order: None)
         self.intake = Intake(self.table, library, Members(MESH, trust, library, ENV), ENV, hooks)
 
@@ -85,6 +87,25 @@ def test_what_is_large_is_fetched() -> None:
     assert hearer.hear(said) is Taken.NEW
     assert hearer.models == {"m"}
     assert len(hearer.intake.wanted) == 1
+
+
+def test_an_offer_is_read_once_and_the_cards_it_lacks_are_wanted_with_every_beacon(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speaker, hearer = Speaker(), Hearer()
+    read: list[bytes] = []
+    offer = Intake.offer
+    monkeypatch.setattr(Intake, "offer", lambda self, body, source: (read.append(body), offer(self, body, source))[1])
+    speaker.offer(FIRST, LARGE)
+    hearer.hear(speaker.say())
+    [missing] = hearer.intake.wanted.due([OTHER], ENV.monotonic())[OTHER]
+    hearer.intake.wanted.drop(missing)
+    assert hearer.hear(speaker.say()) is Taken.NEW
+    assert len(read) == 1
+    assert missing in hearer.intake.wanted
+    speaker.offer(FIRST)
+    hearer.hear(speaker.say())
+    assert len(read) == 2
 
 
 def test_what_the_beacon_does_not_name_is_not_taken() -> None:

@@ -1,15 +1,16 @@
-"""What a node says at once: a load that crosses a step, a queue that doubles or halves."""
+"""What a node says early: a load that crosses a step, a queue that doubles or halves."""
 
 from __future__ import annotations
 
 import pytest
 
-from atmosphere.mesh.announcer import JITTER, Announcer, Load
+from atmosphere.env import FixedEnv
+from atmosphere.mesh.announcer import JITTER, LOADS_PER_SECOND, Announcer, Load
 from tests.mesh.people import ENV, ME, identity_of
 
 
 @pytest.mark.parametrize(
-    ("told", "now", "at_once"),
+    ("told", "now", "early"),
     [
         (Load(0, 0), Load(249, 0), False),
         (Load(0, 0), Load(250, 0), True),
@@ -26,13 +27,26 @@ from tests.mesh.people import ENV, ME, identity_of
         (Load(500, 1, 2000), Load(500, 1, 2000), False),
     ],
 )
-def test_a_crossing_is_told_at_once(told: Load, now: Load, at_once: bool) -> None:
+def test_a_crossing_is_told_early(told: Load, now: Load, early: bool) -> None:
     load = told
     announcer = Announcer(lambda: identity_of(ME), 1, ENV, lambda: load)
     announcer.set_offer("me", ())
     announcer.beacon(nodes=3)
     load = now
-    assert announcer.load_changed() is at_once
+    assert (announcer.load_due(nodes=3) is not None) is early
+
+
+def test_the_more_nodes_the_rarer_each_tells_its_load() -> None:
+    env = FixedEnv()
+    load = Load()
+    announcer = Announcer(lambda: identity_of(ME), 1, env, lambda: load)
+    announcer.set_offer("me", ())
+    announcer.beacon(nodes=1600)
+    load = Load(1000, 0)
+    assert announcer.load_due(nodes=1600) == 1600 / LOADS_PER_SECOND
+    env.advance(40.0)
+    assert announcer.load_due(nodes=1600) == 60.0
+    assert announcer.load_due(nodes=16) == 0.0
 
 
 def test_nodes_that_start_together_do_not_go_on_speaking_together() -> None:

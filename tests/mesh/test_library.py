@@ -31,6 +31,17 @@ def test_the_least_recently_used_goes_first(monkeypatch: pytest.MonkeyPatch) -> 
     assert key(2) not in shelf
 
 
+def test_the_least_recently_used_goes_first_where_bytes_are_scarce(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "MAX_BYTES", 100)
+    shelf = Library()
+    for number in range(3):
+        shelf.put(key(number), bytes(30))
+    shelf.get(key(0))
+    shelf.put(key(3), bytes(30))
+    assert key(0) in shelf
+    assert key(1) not in shelf
+
+
 def test_bytes_are_counted_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "MAX_BYTES", 100)
     shelf = Library()

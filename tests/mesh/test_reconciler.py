@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
@@ -121,7 +122,9 @@ async def test_an_old_beacon_proves_no_life(age: float, state: State, autojump_c
     left, right = Knower(ME), Knower(OTHER)
     old = author(0)
     right.hear(old)
-    right.table.nodes[old.peer].beacon = Beacon.decode(_payload(old.beacon(2, age=age)))
+    right.table.nodes[old.peer] = replace(
+        right.table.nodes[old.peer], beacon=Beacon.decode(_payload(old.beacon(2, age=age)))
+    )
     right.library.put(beacon_key(0), old.beacon(2, age=age))
     await meet(left, right)
     assert left.state(old) is state
@@ -134,7 +137,9 @@ async def test_what_is_forgotten_here_is_not_learnt_again_from_who_forgets_later
     left, right = Knower(ME), Knower(OTHER)
     old = author(0)
     right.hear(old)
-    right.table.nodes[old.peer].beacon = Beacon.decode(_payload(old.beacon(2, age=310.0)))
+    right.table.nodes[old.peer] = replace(
+        right.table.nodes[old.peer], beacon=Beacon.decode(_payload(old.beacon(2, age=310.0)))
+    )
     right.library.put(beacon_key(0), old.beacon(2, age=310.0))
     right.table.gone(old.peer, "dead")
     await meet(left, right)

@@ -10,7 +10,7 @@ from atmosphere.capabilities.card import Card
 from atmosphere.capabilities.offer import Offer, OfferEntry
 from atmosphere.mesh.table import MIN_PRUNE_S, GradientTable, Path, State
 from protocols.beacons import Beacon
-from tests.mesh.people import ME, OTHER, THIRD, membership_of
+from tests.mesh.people import FOURTH, ME, OTHER, THIRD, membership_of
 
 CARD_ID = bytes([5]) * 32
 CARD = Card("llm/chat", "A chat model", model="m")
@@ -24,7 +24,7 @@ def offer(*cards: bytes, name: str = "gpu") -> Offer:
 @pytest.fixture
 def table() -> GradientTable:
     table = GradientTable(ME)
-    table.node(ME, 0.0).path = Path.LOCAL
+    table.connected(ME, Path.LOCAL, 0.0)
     table.observe(OTHER, BEACON, membership_of(OTHER), 0.0)
     table.offered(OTHER, offer(CARD_ID))
     table.described(CARD_ID, CARD)
@@ -118,3 +118,20 @@ def test_who_is_offline_is_known_without_a_search() -> None:
     table.gone(OTHER, "silent")
     table.forget(OTHER)
     assert not table.offline
+
+
+def test_a_full_table_forgets_whom_it_has_not_seen_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atmosphere.mesh.table.MAX_NODES", 3)
+    monkeypatch.setattr("atmosphere.mesh.table.EVICTED", 1)
+    table = GradientTable(ME)
+    for peer, now in ((ME, 0.0), (OTHER, 2.0), (THIRD, 1.0), (FOURTH, 3.0)):
+        table.node(peer, now)
+    assert list(table.nodes) == [ME, OTHER, FOURTH]
+
+
+def test_a_node_that_was_looked_up_is_what_it_was_then(table: GradientTable) -> None:
+    before = table.nodes[OTHER]
+    table.gone(OTHER, "silent")
+    assert before.state is State.ONLINE
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        before.state = State.OFFLINE  # type: ignore[misc]

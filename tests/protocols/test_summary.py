@@ -68,14 +68,87 @@ def test_who_says_nothing_is_told_everything() -> None:
 
 
 def test_the_digests_that_every_implementation_computes() -> None:
-    """The n-th of 2^k buckets has the names whose first k bits are n; SHA-256 of names and digests in order, cut."""
+    """The n-th of 2^k buckets has the names whose first k bits are n. Its digest: SHA-256, cut, of the sum mod 2^256 of
+    SHA-256 over name and digest of each."""
     low, high = bytes([0x10]) * 32, bytes([0x90]) * 32
     summary = Summary([(high, b"B"), (low, b"A")])
-    first, second = (hashlib.sha256(content).digest()[:8] for content in (low + b"A", high + b"B"))
-    assert summary.digests(2) == first + second
-    assert summary.digests(4) == first + bytes(8) + second + bytes(8)
-    assert summary.root == hashlib.sha256(low + b"A" + high + b"B").digest()[:8]
+    first, second = (hashlib.sha256(content).digest() for content in (low + b"A", high + b"B"))
+    one, other = (hashlib.sha256(each).digest()[:8] for each in (first, second))
+    assert summary.digests(2) == one + other
+    assert summary.digests(4) == one + bytes(8) + other + bytes(8)
+    total = (int.from_bytes(first) + int.from_bytes(second)) % 2**256
+    assert summary.root == hashlib.sha256(total.to_bytes(32)).digest()[:8]
+    assert summary.root.hex() == "74d81a31cf953f16"
     assert Summary().root == bytes(8)
+
+
+changes = st.lists(st.tuples(st.sampled_from([bytes([n]) * 32 for n in range(0, 256, 17)]), st.binary(max_size=2)))
+
+
+@given(changes, st.sets(st.integers(0, 6).map(lambda bits: 1 << bits)))
+@settings(deadline=None)
+def test_a_summary_that_changes_is_that_of_what_it_holds_now(
+    steps: list[tuple[bytes, bytes]], asked: set[int]
+) -> None:
+    summary, held = Summary(), dict[bytes, bytes]()
+    for name, digest in steps:  # an empty digest: dropped
+        if digest:
+            held[name] = digest
+            summary.put(name, digest)
+        else:
+            held.pop(name, None)
+            summary.drop(name)
+        for buckets in asked:
+            assert summary.digests(buckets) == Summary(held.items()).digests(buckets)
+        assert summary.listed(b"") == sorted(held)
+    assert (len(summary), set(summary)) == (len(held), set(held))
+
+
+@given(items, items, st.integers(0, 12).map(lambda bits: 1 << bits))
+@settings(deadline=None)
+def test_what_is_listed_is_what_is_in_buckets_that_differ(
+    mine: dict[bytes, bytes], theirs: dict[bytes, bytes], buckets: int
+) -> None:
+    question = Summary(theirs.items()).digests(buckets)
+    assert Summary(mine.items()).listed(question) == sorted(listed(mine, question))
+
+
+def test_a_summary_over_the_same_hashes_goes_its_own_way() -> None:
+    first = Summary(spread(100).items())
+    before = first.digests(16)
+    second = first.over(dict(first.hashes))
+    second.put(b"another name", b"x")
+    second.drop(next(iter(first)))
+    assert first.digests(16) == before == Summary(spread(100).items()).digests(16)
+    assert second.digests(16) != before
+    assert (len(first), len(second)) == (100, 100)
+
+
+def test_a_change_costs_the_same_in_a_large_set() -> None:
+    def hashed(count: int) -> int:
+        summary = Summary(spread(count).items())
+        summary.digests(summary.buckets)
+        looked = Counted(summary.hashes)
+        summary = summary.over(looked)
+        summary.put(next(iter(summary.hashes)), b"y")
+        summary.question(b"another")
+        return looked.reads
+
+    assert hashed(100) == hashed(3000) <= 2
+
+
+class Counted(dict[bytes, int]):
+    """Counts how many of its values are read."""
+
+    reads = 0
+
+    def get(self, key: bytes, default: object = None) -> int:  # type: ignore[override]
+        self.reads += 1
+        return super().get(key, default)  # type: ignore[arg-type,return-value]
+
+    def items(self):  # type: ignore[no-untyped-def]
+        self.reads += len(self)
+        return super().items()
 
 
 def test_buckets_are_bounded_and_suit_the_size() -> None:

@@ -129,8 +129,7 @@ def test_what_is_not_known_of_a_card_or_node() -> None:
     """An unknown context may be long enough; an unknown distance may be too far."""
     unknown = dataclasses.replace(CARD, context_tokens=0)
     assert sieve(Intent(tool="chat", tokens=100_000)).stops(route(card=unknown)) is None
-    far = route()
-    far.node.rtt_ms = None
+    far = dataclasses.replace(route(), node=Node(OTHER, 0.0, path=Path.LAN, rtt_ms=None))
     assert sieve(asks(max_latency_ms=1000.0)).stops(far) == "max_latency_ms"
 
 

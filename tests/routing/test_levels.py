@@ -133,7 +133,7 @@ async def test_who_served_a_model_last_is_said(world: World) -> None:
 async def test_of_several_the_one_seen_last(world: World) -> None:
     for peer, seen in ((OTHER, 1.0), (THIRD, 2.0), (FOURTH, 1.5)):
         world.node(peer, CHAT)
-        world.table.nodes[peer].last_seen = seen
+        world.table.alive(peer, seen)
         world.table.gone(peer, "silent")
     assert f"last served by {THIRD.short}" in await said(world)
 

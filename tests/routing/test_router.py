@@ -51,10 +51,11 @@ class World:
 
     def node(self, peer: PeerId, *cards: Card, path: Path = Path.LAN, rtt_ms: float | None = 5.0, load: int = 0,
              queue: int = 0, cost: int = 1000, price: int = 0, labels: tuple[str, ...] = ()) -> None:
-        self.table.node(peer, 0.0).path = Path.LOCAL if peer == ME else path
+        self.table.connected(peer, Path.LOCAL if peer == ME else path, 0.0)
         beacon = Beacon(bytes(32), 1, 1, 15_000, bytes(32), 0, load, queue, cost)
         self.table.observe(peer, beacon, membership_of(peer), 0.0)
-        self.table.nodes[peer].rtt_ms = None if peer == ME else rtt_ms
+        if peer != ME and rtt_ms is not None:
+            self.table.measured(peer, rtt_ms)
         entries = tuple(OfferEntry(IDS[card], 1, price, labels) for card in cards)
         self.table.offered(peer, Offer(peer, 1, 1, peer.short, entries, 0.0))
 

@@ -51,9 +51,10 @@ class World:
             self.table.described(card_id, card)
             self.router.vectors.put(card_id, centroid(self.embedder.embed(card_texts(card))))
             entries.append(OfferEntry(card_id, 1, 0, ()))
-        self.table.node(peer, 0.0).path = Path.LOCAL if peer == ME else Path.LAN
+        self.table.connected(peer, Path.LOCAL if peer == ME else Path.LAN, 0.0)
         self.table.observe(peer, Beacon(bytes(32), 1, 1, 15_000, bytes(32), 0), membership_of(peer), 0.0)
-        self.table.nodes[peer].rtt_ms = None if peer == ME else rtt_ms
+        if peer != ME and rtt_ms is not None:
+            self.table.measured(peer, rtt_ms)
         self.table.offered(peer, Offer(peer, 1, 1, peer.short, tuple(entries), 0.0))
 
     def decides(self, mode: Mode = Mode.ALWAYS) -> None:

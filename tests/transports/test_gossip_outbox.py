@@ -32,14 +32,14 @@ class Slow:
         self.written.append(data)
 
 
-def outbox_to(stream: Slow) -> GossipOutbox:
-    return GossipOutbox(cast(MuxedStream, stream))
+def outbox_to(stream: Slow, nursery: trio.Nursery) -> GossipOutbox:
+    return GossipOutbox(cast(MuxedStream, stream), nursery)
 
 
-async def test_a_frame_leaves_at_once_while_the_peer_keeps_up() -> None:
+async def test_a_frame_leaves_at_once_while_the_peer_keeps_up(nursery: trio.Nursery) -> None:
     stream = Slow()
     stream.open.set()
-    outbox = outbox_to(stream)
+    outbox = outbox_to(stream, nursery)
     assert outbox.push(b"one")
     assert outbox.push(b"two", urgent=True)
     assert (stream.written, len(outbox)) == ([b"one", b"two"], 0)
@@ -47,8 +47,7 @@ async def test_a_frame_leaves_at_once_while_the_peer_keeps_up() -> None:
 
 async def test_what_waits_is_bounded_and_leaves_in_order_control_first(nursery: trio.Nursery) -> None:
     stream = Slow()
-    outbox = outbox_to(stream)
-    nursery.start_soon(outbox.run)
+    outbox = outbox_to(stream, nursery)
     assert outbox.push(b"first")
     await trio.testing.wait_all_tasks_blocked()  # it is being written now; nothing may overtake it
     taken = [number for number in range(QUEUE_LIMIT + 5) if outbox.push(b"%d" % number, urgent=number % 2 == 0)]

@@ -15,7 +15,8 @@ from libp2p.pubsub.score import PeerScorer, ScoreParams, TopicScoreParams
 from tests.transports.support import CONFIG, TOPIC, connect, eventually, hosts
 from transports.gossip import GossipMessage, Verdict
 from transports.host import Host
-from transports.score import CAPACITY, HALF_LIFE, LIMIT, MUTE_AT, PRUNE_AT, Fault, Scores
+from transports.score import CAPACITY, HALF_LIFE, LIMIT, MUTE_AT, PRUNE_AT, Fault, Scores, Standing
+from transports.stream import StreamClosed
 from transports.varint import encode_varint
 
 
@@ -30,9 +31,27 @@ def test_points_are_bounded_halve_and_come_back_to_nothing(faults: list[tuple[Fa
         assert scores.of("peer", now) == pytest.approx(min(before + fault.value, LIMIT))
     points = scores.of("peer", now)
     assert scores.of("peer", now + HALF_LIFE) == pytest.approx(points / 2)
-    assert not scores.muted("peer", now + HALF_LIFE + 1e-6)
-    assert not scores.shunned("peer", now + 2 * HALF_LIFE + 1e-6)
+    assert not scores.muted("peer", now + 2 * HALF_LIFE + 1e-6)
+    assert not scores.shunned("peer", now + 3 * HALF_LIFE + 1e-6)
     assert scores.of("another", now) == 0
+    assert scores.standing("another", now) is Standing.GOOD
+
+
+def test_who_is_put_out_stays_out_for_a_minute_at_least() -> None:
+    """What it does reaches nobody meanwhile: by its points alone it would be back after seconds."""
+    scores: Scores[str] = Scores()
+    for number in range(11):
+        scores.add("peer", Fault.REJECTED, float(number))
+    assert scores.standing("peer", 10.0) is Standing.SHUNNED
+    assert scores.of("peer", 30.0) < PRUNE_AT
+    assert scores.standing("peer", 10.0 + HALF_LIFE - 1) is Standing.SHUNNED
+    assert scores.standing("peer", 10.0 + HALF_LIFE + 10) is Standing.GOOD
+    scores.add("peer", Fault.REJECTED, 10.0 + HALF_LIFE + 10)
+    assert scores.standing("peer", 10.0 + HALF_LIFE + 10) is Standing.GOOD
+    for _ in range(20):
+        scores.add("peer", Fault.REJECTED, 100.0)
+    assert scores.standing("peer", 100.0 + HALF_LIFE - 1) is Standing.MUTED
+    assert scores.standing("peer", 100.0 + 2 * HALF_LIFE - 1) is Standing.SHUNNED
 
 
 @pytest.mark.parametrize(("fault", "shuns", "mutes"), [
@@ -101,6 +120,11 @@ async def test_a_forwarder_of_bad_messages_is_pruned_muted_and_taken_back(monkey
         judged = len(received)
         assert 20 <= judged < 40, "what comes after the twentieth is not even verified"
         await eventually(lambda: mesh(good) == 0 and mesh(bad) == 0)
+        assert good.gossip.standing(bad.peer_id) is Standing.MUTED
+        stream = await bad.open_stream(good.peer_id, "/meshsub/1.1.0")
+        await stream.write(frame(rpc_pb2.Message(data=b"listen to me")))
+        with pytest.raises(StreamClosed):  # what a muted peer says is not even read
+            await stream.read(1)
         pubsub = good.gossip._pubsub
         await pubsub._gossipsub.handle_graft(rpc_pb2.ControlGraft(topicID=TOPIC), ID(bad.peer_id.raw))
         assert mesh(good) == 0, "no GRAFT while shunned"
@@ -109,7 +133,7 @@ async def test_a_forwarder_of_bad_messages_is_pruned_muted_and_taken_back(monkey
         await connect(bad, good)
         await bad.gossip.add_peer(good.peer_id)
         await good.gossip.add_peer(bad.peer_id)
-        assert good.gossip.statistics().shunned == 1, "a reconnect is no amnesty"
+        assert good.gossip.standing(bad.peer_id) is not Standing.GOOD, "a reconnect is no amnesty"
         await eventually(lambda: (good.gossip.statistics().shunned, good.gossip.statistics().muted) == (0, 0), 10)
         for host in (bad, good):  # ten seconds after a PRUNE, by the specification; not worth waiting for
             host.gossip._pubsub._gossipsub.back_off.clear()
@@ -168,6 +192,38 @@ async def test_an_author_has_a_rate_whoever_forwards_him() -> None:
         points = host.gossip._pubsub.scores.of(ID(author.peer_id.raw), trio.current_time())
         assert points == pytest.approx(15 * Fault.OVER_RATE.value, rel=0.05)  # he sent them himself
         assert host.gossip.statistics().shunned == 0
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_a_message_that_is_not_decided_counts_against_who_repeats_it_and_not_against_its_author(
+    many: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transports.libp2p.pubsub.IGNORED_BURST", 10.0 if many else 1000.0)
+    async with hosts(3, replace(CONFIG, gossip_author_rate=0.001, gossip_author_burst=5.0)) as (author, bad, host):
+        received: list[bytes] = []
+
+        def judge(message: GossipMessage) -> Verdict:
+            received.append(message.data)
+            return Verdict.IGNORE if message.data == b"old" else Verdict.ACCEPT
+
+        await host.gossip.subscribe(TOPIC, judge)
+        for other in (author, bad):
+            await other.gossip.subscribe(TOPIC, lambda message: Verdict.ACCEPT)
+            await connect(other, host)
+            await other.gossip.add_peer(host.peer_id)
+            await host.gossip.add_peer(other.peer_id)
+        await eventually(lambda: mesh(host) == 2 and mesh(author) == 1)
+        await author.gossip.publish(TOPIC, b"old")
+        await eventually(lambda: received == [b"old"])
+        (message,) = author.gossip._pubsub._gossipsub.mcache.msgs.values()
+        stream = await bad.open_stream(host.peer_id, "/meshsub/1.1.0")
+        await stream.write(frame(message) * 60)
+        await eventually(lambda: len(received) == 61)
+        points = host.gossip._pubsub.scores.of(ID(bad.peer_id.raw), trio.current_time())
+        assert points == pytest.approx(50 * Fault.OVER_RATE.value if many else 0, abs=0.5)
+        await author.gossip.publish(TOPIC, b"new")
+        await eventually(lambda: received[-1] == b"new")
+        assert host.gossip._pubsub.scores.of(ID(author.peer_id.raw), trio.current_time()) == 0
 
 
 async def test_forging_the_next_message_of_somebody_does_not_silence_him() -> None:

@@ -13,6 +13,7 @@ from libp2p.peer.id import ID
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError, MuxedStreamReset
 
 from transports.libp2p import yamux
+from transports.libp2p.muxed_stream import MuxedStream
 from transports.libp2p.yamux import Yamux
 from transports.libp2p.yamux_frames import INITIAL_WINDOW, MAX_WINDOW
 
@@ -30,6 +31,12 @@ class MemoryConnection:
         self._send, self._receive = trio.open_memory_channel[bytes](1000)
         self.sent = b""
         self.closed = False
+        self.opened: list[MuxedStream] = []
+
+    async def stream(self) -> MuxedStream:
+        """The next stream that the muxer has taken."""
+        await trio.testing.wait_all_tasks_blocked()
+        return self.opened.pop(0)
 
     def feed(self, kind: int, flags: int, stream: int, length: int, payload: bytes = b"", version: int = 0) -> None:
         self._send.send_nowait(HEADER.pack(version, kind, flags, stream, length) + payload)
@@ -69,6 +76,7 @@ async def muxer(limit: int = 8) -> AsyncIterator[tuple[Yamux, Any]]:
     connection = MemoryConnection()
     mux = Yamux(connection, ID(b"peer"))  # type: ignore[arg-type]
     mux.inbound_limit = lambda: limit
+    mux.on_stream = connection.opened.append
     async with trio.open_nursery() as nursery:
         nursery.start_soon(mux.start)
         await mux.event_started.wait()
@@ -83,7 +91,7 @@ async def settle() -> None:
 async def test_a_stream_from_the_peer(autojump_clock: trio.abc.Clock) -> None:
     async with muxer() as (mux, peer):
         peer.feed(DATA, SYN, 1, 5, b"hello")
-        stream = await mux.accept_stream()
+        stream = await peer.stream()
         assert await stream.read(3) == b"hel"
         assert await stream.read(100) == b"lo"
         await stream.write(b"answer")
@@ -102,19 +110,19 @@ async def test_a_stream_from_the_peer(autojump_clock: trio.abc.Clock) -> None:
 
 
 async def test_a_frame_in_pieces_and_two_in_one(autojump_clock: trio.abc.Clock) -> None:
-    async with muxer() as (mux, peer):
+    async with muxer() as (_, peer):
         frame = HEADER.pack(0, DATA, SYN, 1, 4) + b"abcd" + HEADER.pack(0, DATA, FIN, 1, 2) + b"ef"
         for byte in frame:
             peer._send.send_nowait(bytes([byte]))
-        stream = await mux.accept_stream()
+        stream = await peer.stream()
         await settle()
         assert await stream.read() == b"abcdef"
 
 
 async def test_credit_comes_by_half_windows_and_a_bulk_stream_gets_more(autojump_clock: trio.abc.Clock) -> None:
-    async with muxer() as (mux, peer):
+    async with muxer() as (_, peer):
         peer.feed(WINDOW, SYN, 1, 0)
-        stream = await mux.accept_stream()
+        stream = await peer.stream()
         half = INITIAL_WINDOW // 2
         peer.feed(DATA, 0, 1, half - 1, bytes(half - 1))
         await settle()
@@ -126,6 +134,38 @@ async def test_credit_comes_by_half_windows_and_a_bulk_stream_gets_more(autojump
         await stream.read()
         await settle()
         assert peer.frames() == [(WINDOW, 0, 1, MAX_WINDOW - half, b"")]
+
+
+async def test_a_consumer_gets_what_comes_and_the_peer_may_go_on(autojump_clock: trio.abc.Clock) -> None:
+    async with muxer() as (mux, peer):
+        peer.feed(DATA, SYN, 1, 5, b"early")
+        stream = await peer.stream()
+        taken: list[bytes] = []
+        stream.consume(taken.append)
+        for _ in range(2):
+            peer.feed(DATA, 0, 1, INITIAL_WINDOW // 2 - 5, bytes(INITIAL_WINDOW // 2 - 5))
+        await settle()
+        assert [len(payload) for payload in taken] == [5, INITIAL_WINDOW // 2 - 5, INITIAL_WINDOW // 2 - 5]
+        assert (WINDOW, 0, 1, MAX_WINDOW - INITIAL_WINDOW // 2, b"") in peer.frames()
+        peer.feed(WINDOW, FIN, 1, 0)
+        await settle()
+        assert peer.frames() == [(WINDOW, FIN, 1, 0, b"")]
+        assert mux.streams == {}
+
+
+async def test_a_consumer_that_fails_resets_its_stream_alone(
+    autojump_clock: trio.abc.Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(payload: bytes) -> None:
+        raise ValueError(payload)
+
+    async with muxer() as (mux, peer):
+        peer.feed(DATA, SYN, 1, 3, b"one")
+        (await peer.stream()).consume(fail)
+        await settle()
+        assert peer.frames()[-1] == (WINDOW, RST, 1, 0, b"")
+        assert mux.close_reason is None
+        assert "could not be handled" in caplog.text
 
 
 async def test_a_writer_stops_at_the_window_and_goes_on_with_credit(autojump_clock: trio.abc.Clock) -> None:
@@ -160,7 +200,7 @@ async def test_streams_beyond_the_limit_are_reset(autojump_clock: trio.abc.Clock
         await settle()
         assert peer.frames()[-1] == (WINDOW, RST, 5, 0, b"")
         assert mux.refused_streams == 1
-        await (await mux.accept_stream()).reset()
+        await (await peer.stream()).reset()
         peer.feed(WINDOW, SYN, 7, 0)
         await settle()
         assert set(mux.streams) == {3, 7}

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import trio
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.stream.net_stream import NetStream, StreamState
-from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError
+from libp2p.stream_muxer.exceptions import MuxedStreamError
 from multiaddr import Multiaddr
 
 from transports.libp2p.muxed_stream import MuxedStream
-from transports.libp2p.yamux import Yamux
+from transports.libp2p.yamux import MAX_SERVED, Yamux
+from transports.libp2p.yamux_frames import ProtocolViolation
 from transports.peer_id import PeerId
 from transports.stream import StreamClosed
 
@@ -35,6 +36,8 @@ class Connection(SwarmConn):
     - F: ``_cleanup`` sleeps 100 ms before it reports the disconnection, so a peer that has reconnected meanwhile is
       reported gone. Here the swarm hears of the end in the same step in which the connection is marked closed;
     - a handler that returns without closing leaves its stream open for good.
+
+    What is served lives in the swarm's nursery, a task for each stream and none for the connection.
     """
 
     muxed_conn: Yamux
@@ -48,43 +51,58 @@ class Connection(SwarmConn):
         self.opened_at = trio.current_time()
         self.remote_host = remote_address.split("/")[2]
         muxed_conn.inbound_limit = lambda: swarm.inbound_stream_limit(peer)
-        muxed_conn.byte_limit = lambda: swarm.byte_limit(peer)
-        muxed_conn.stream_limit = lambda: swarm.stream_limit(peer)
+        muxed_conn.byte_limit = swarm.config.stranger_bytes
+        muxed_conn.stream_limit = swarm.config.streams_of_stranger
+        muxed_conn.on_stream = self._begin
+        self._served: set[trio.CancelScope] = set()
 
     def __repr__(self) -> str:
         way = "from" if self.inbound else "to"
         return f"<Connection {way} {self.remote_address}, peer {self.peer.short}, {self.muxed_conn!r}>"
+
+    def trust(self, admitted: bool) -> None:
+        """Whether the peer is *admitted*: what bounds strangers does not bound it then, and its gossip is heard."""
+        self.muxed_conn.trusted = admitted
 
     @property
     def heard_at(self) -> float:
         """When the peer last proved that it is there: Trio time of the last authentic bytes, or of the handshake."""
         return max(self.opened_at, self.muxed_conn.heard_at)
 
-    async def start(self) -> None:
-        """Serve inbound streams until the connection ends. Never raises."""
-        self.event_started.set()
-        async with trio.open_nursery() as nursery:
-            try:
-                while True:
-                    nursery.start_soon(self._serve, await self.muxed_conn.accept_stream())
-            except MuxedConnUnavailable:
-                nursery.cancel_scope.deadline = trio.current_time() + HANDLER_GRACE
-        await self.close()
+    def _begin(self, stream: MuxedStream) -> None:
+        """Serve a stream that the peer has opened."""
+        if len(self._served) >= MAX_SERVED:
+            raise ProtocolViolation(f"{MAX_SERVED} streams opened and reset in one go")
+        nursery = self.network.background_nursery
+        if nursery is None or nursery.cancel_scope.cancel_called:
+            stream.abort()  # this node is stopping
+            return
+        scope = trio.CancelScope()
+        self._served.add(scope)
+        nursery.start_soon(self._serve, stream, scope)
 
-    async def _serve(self, stream: MuxedStream) -> None:
+    async def _serve(self, stream: MuxedStream, scope: trio.CancelScope) -> None:
+        kept = False
         try:
-            await self.network.serve_stream(self, stream)
-            await stream.close()
-            with trio.move_on_after(LINGER):
-                while not stream.done:
-                    await stream.read()
+            with scope:
+                await self.network.serve_stream(self, stream)
+                kept = stream.consumed
+                if not kept:
+                    await self._end(stream)
         except (MuxedStreamError, StreamClosed):
             pass  # reset or ended by the peer, as it may
         except Exception:
             logger.exception("a stream handler failed for %s; its stream is reset", self.peer)
         finally:
-            if not stream.done:
-                await stream.reset()
+            self._served.discard(scope)
+            if not (kept or stream.done):
+                stream.abort()
+
+    async def _end(self, stream: MuxedStream) -> None:
+        await stream.close()
+        with trio.move_on_after(LINGER):
+            while not stream.done:
+                await stream.read()
 
     async def _add_stream(self, muxed_stream: MuxedStream) -> NetStream:  # type: ignore[override]
         """A library stream, for the library's own protocols. Not tracked: the muxer knows its streams."""
@@ -105,5 +123,7 @@ class Connection(SwarmConn):
             return
         self.event_closed.set()
         self.swarm.remove_conn(self)
+        for scope in self._served:
+            scope.deadline = trio.current_time() + HANDLER_GRACE
         await self.muxed_conn.close()
         await self._notify_disconnected()

@@ -13,6 +13,11 @@ def frame_of(rpc: rpc_pb2.RPC) -> bytes:
     return encode_varint(len(data)) + data
 
 
+def read_rpc(frame: bytes) -> rpc_pb2.RPC:
+    """What :func:`frame_of` made bytes of, without the length. Raises DecodeError."""
+    return rpc_pb2.RPC.FromString(frame)
+
+
 def split_frame(buffer: bytes, limit: int) -> tuple[bytes | None, bytes]:
     """The first length-prefixed frame of *buffer* and what follows it; ``(None, buffer)`` while it is incomplete.
 

@@ -7,9 +7,8 @@ to the stream; only what has to wait is queued, and then bounded.
 
 from __future__ import annotations
 
-from collections import deque
-
 import trio
+from libp2p.stream_muxer.exceptions import MuxedStreamError
 
 from transports.libp2p.muxed_stream import MuxedStream
 
@@ -18,14 +17,20 @@ QUEUE_LIMIT = 128
 
 
 class GossipOutbox:
-    """Frames leave in the order in which they came, control frames before others that wait."""
+    """Frames leave in the order in which they came, control frames before others that wait.
 
-    def __init__(self, muxed: MuxedStream) -> None:
+    A task in *nursery* writes what waits, while something does. When the stream has ended, frames lead nowhere: whoever
+    opened it sees its end.
+    """
+
+    __slots__ = ("_muxed", "_nursery", "_rest", "_urgent", "_writing")
+
+    def __init__(self, muxed: MuxedStream, nursery: trio.Nursery) -> None:
         self._muxed = muxed
-        self._urgent: deque[bytes] = deque()
-        self._rest: deque[bytes] = deque()
+        self._nursery = nursery
+        self._urgent: list[bytes] = []  # at most QUEUE_LIMIT, so taking the first of them is cheap
+        self._rest: list[bytes] = []
         self._writing = False
-        self._filled = trio.Event()
 
     def __repr__(self) -> str:
         return f"<GossipOutbox, {len(self)} frames wait>"
@@ -35,20 +40,22 @@ class GossipOutbox:
 
     def push(self, frame: bytes, *, urgent: bool = False) -> bool:
         """Send *frame* now if the peer takes it, else when it does; False when too much waits: *frame* is dropped."""
-        if not self._writing and not len(self) and self._muxed.write_now(frame):
+        if not self._writing and self._muxed.write_now(frame):
             return True
         if len(self) >= QUEUE_LIMIT:
             return False
         (self._urgent if urgent else self._rest).append(frame)
-        self._filled.set()
+        if not self._writing:
+            self._writing = True
+            self._nursery.start_soon(self._write)
         return True
 
-    async def run(self) -> None:
-        """Write what waits. Raises MuxedStreamError when the stream has ended."""
-        while True:
+    async def _write(self) -> None:
+        try:
             while len(self):
-                self._writing = True
-                await self._muxed.write((self._urgent or self._rest).popleft())
+                await self._muxed.write((self._urgent or self._rest).pop(0))
+        except MuxedStreamError:
+            self._urgent.clear()
+            self._rest.clear()
+        finally:
             self._writing = False
-            self._filled = trio.Event()
-            await self._filled.wait()

@@ -167,13 +167,13 @@ class GossipSub(LibraryGossipSub):
         self.mcache.put(pubsub_msg)
         rpc = rpc_pb2.RPC(publish=[pubsub_msg])
         message_id = self.pubsub.get_message_id(pubsub_msg)
-        frame, author = frame_of(rpc), ID(pubsub_msg.from_id)
-        for peer in self._receivers(pubsub_msg.topicIDs[0]):
-            if peer in (msg_forwarder, author) or message_id in self.dont_send_message_ids.get(peer, ()):
+        frame, outboxes, unwanted = frame_of(rpc), self.pubsub.peer_queues, self.dont_send_message_ids
+        for peer in self._receivers(pubsub_msg.topicIDs[0]) - {msg_forwarder, ID(pubsub_msg.from_id)}:
+            if unwanted and message_id in unwanted.get(peer, ()):
                 continue
-            outbox = self._outbox_of(peer)
+            outbox = outboxes.get(peer)
             if outbox is not None:
-                outbox.push(frame)
+                cast(GossipOutbox, outbox).push(frame)
 
     def _receivers(self, topic: str) -> set[ID]:
         """The topic's mesh; of a topic that we do not listen to, some of those who do."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -23,12 +25,17 @@ from transports.libp2p.yamux_frames import (
 if TYPE_CHECKING:
     from transports.libp2p.yamux import Yamux
 
+logger = logging.getLogger(__name__)
+
 OUTBOX_HIGH = 256 * 1024
 """Unsent bytes of a connection beyond which writers wait."""
 
 
 class MuxedStream(IMuxedStream):
-    """One stream. One task reads, one writes; ``close`` and ``reset`` may come from any."""
+    """One stream. One task reads, or nobody does and :meth:`consume` says who gets what comes; one task writes.
+
+    ``close`` and ``reset`` may come from any.
+    """
 
     muxed_conn: Yamux
 
@@ -40,6 +47,7 @@ class MuxedStream(IMuxedStream):
         self.fin_sent = False
         self.reset_reason: str | None = None
         self._buffer = bytearray()
+        self._consumer: Callable[[bytes], None] | None = None
         self._changed: trio.Event | None = None
         self.send_window = INITIAL_WINDOW
         self._receive_window = INITIAL_WINDOW  # what the peer may still send
@@ -55,6 +63,11 @@ class MuxedStream(IMuxedStream):
     def buffered(self) -> int:
         """Bytes that can be read without waiting."""
         return len(self._buffer)
+
+    @property
+    def consumed(self) -> bool:
+        """Whether a consumer takes what comes, until the stream ends."""
+        return self._consumer is not None
 
     async def _wait(self) -> None:
         if self._changed is None:
@@ -85,13 +98,42 @@ class MuxedStream(IMuxedStream):
             data = bytes(buffer[:n])
             del buffer[:n]
         self._consumed += len(data)
-        if self._consumed >= INITIAL_WINDOW // 2 and not self.fin_received and self.reset_reason is None:
-            # Half a window at a time; the first update also raises the window to its full size, as this stream is bulk.
-            grant = MAX_WINDOW - self._receive_window - len(buffer)
+        if self._consumed >= INITIAL_WINDOW // 2:
+            self._grant()
+        return data
+
+    def consume(self, take: Callable[[bytes], None]) -> None:
+        """Give *take* what has come and what comes, in the step in which it arrives: no task reads this stream.
+
+        *take* must not wait; what it raises is logged and resets the stream. The peer's FIN is answered with ours.
+        """
+        self._consumer = take
+        if self._buffer:
+            payload = bytes(self._buffer)
+            self._buffer.clear()
+            self._give(payload)
+        if self.fin_received:
+            self._finish()
+
+    def _give(self, payload: bytes) -> None:
+        assert self._consumer is not None
+        self._consumed += len(payload)
+        if self._consumed >= INITIAL_WINDOW // 2:
+            self._grant()
+        try:
+            self._consumer(payload)
+        except Exception:
+            logger.exception("what came on a stream could not be handled; the stream is reset")
+            self.abort()
+
+    def _grant(self) -> None:
+        """Half a window was used: the peer may send as much again."""
+        if not self.fin_received and self.reset_reason is None:
+            # The first update also raises the window to its full size, as this stream is bulk.
+            grant = MAX_WINDOW - self._receive_window - len(self._buffer)
             self._receive_window += grant
             self._consumed = 0
             self.muxed_conn.queue(WINDOW_UPDATE, 0, self.stream_id, grant)
-        return data
 
     async def write(self, data: bytes) -> None:
         """Hand over all of *data*, waiting for window and for room in the outbox.
@@ -131,6 +173,9 @@ class MuxedStream(IMuxedStream):
 
     async def close(self) -> None:
         """Send FIN: nothing more will be written. Reading goes on. Never waits, never raises."""
+        self._finish()
+
+    def _finish(self) -> None:
         if not self.fin_sent and self.reset_reason is None:
             self.fin_sent = True
             self.muxed_conn.queue(WINDOW_UPDATE, FIN, self.stream_id, 0)
@@ -138,6 +183,10 @@ class MuxedStream(IMuxedStream):
 
     async def reset(self) -> None:
         """Drop the stream both ways. Never waits, never raises."""
+        self.abort()
+
+    def abort(self) -> None:
+        """:meth:`reset`, for who cannot wait."""
         if self.reset_reason is None:
             if not (self.fin_sent and self.fin_received):
                 self.muxed_conn.queue(WINDOW_UPDATE, RST, self.stream_id, 0)
@@ -157,11 +206,16 @@ class MuxedStream(IMuxedStream):
             raise ProtocolViolation(f"{len(payload)} bytes in a window of {self._receive_window}")
         if self.reset_reason is None and not self.fin_received:
             self._receive_window -= len(payload)
-            self._buffer += payload
-            self.wake()
+            if self._consumer is not None:
+                self._give(payload)
+            else:
+                self._buffer += payload
+                self.wake()
 
     def on_fin(self) -> None:
         self.fin_received = True
+        if self._consumer is not None:
+            self._finish()
         self.muxed_conn.forget_if_done(self)
         self.wake()
 

@@ -17,8 +17,9 @@ Delete override by override when its test passes on the bare library.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, cast
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import trio
 from google.protobuf.message import DecodeError
@@ -34,7 +35,7 @@ from nacl.bindings import crypto_sign_open
 from nacl.exceptions import BadSignatureError
 
 from transports.config import HostConfig
-from transports.libp2p.gossip_frames import frame_of, split_frame
+from transports.libp2p.gossip_frames import frame_of, read_rpc, split_frame
 from transports.libp2p.gossip_outbox import GossipOutbox
 from transports.libp2p.gossipsub import GossipSub
 from transports.libp2p.host import LibraryHost
@@ -59,6 +60,12 @@ MAX_TOPIC = 256
 """Characters of a topic name; ours have about 90."""
 MAX_AUTHORS = 4096
 """Authors whose rate is remembered."""
+IGNORED_RATE = 100.0
+"""Messages per second of one forwarder that say nothing new, before they count against it. An honest one passes on what
+was news to it; where two floods cross, some of that is none any more."""
+IGNORED_BURST = 500.0
+"""Of those at once: what reached both through sync first, when a mesh heals."""
+MAX_FORWARDERS = 1024
 SIGNATURE_PREFIX = PUBSUB_SIGNING_PREFIX.encode()
 SIGNATURE_SIZE = 64
 RETRY_DELAYS = (0.1, 0.5, 2.0, 5.0, 10.0)
@@ -118,12 +125,15 @@ class Pubsub(LibraryPubsub):
         self.dropped = 0
         self._gossipsub = router
         self._admitted = admitted
+        self._me = self.my_id
+        self._me_raw = self._me.to_bytes()
         self._peer_scopes: dict[ID, trio.CancelScope] = {}
         self.scores: Scores[ID] = Scores()
         router.shunned = lambda peer: self.scores.shunned(peer, trio.current_time())
         self._authors: TokenBuckets[PeerId] = TokenBuckets(
             config.gossip_author_rate, config.gossip_author_burst, MAX_AUTHORS
         )
+        self._ignored: TokenBuckets[ID] = TokenBuckets(IGNORED_RATE, IGNORED_BURST, MAX_FORWARDERS)
         self._rates: dict[ID, tuple[int, int]] = {}
 
     def __repr__(self) -> str:
@@ -141,7 +151,7 @@ class Pubsub(LibraryPubsub):
         Returns after the first attempt, successful or not. A second call while one runs does nothing.
         """
         if peer_id not in self._peer_scopes and self._admitted(peer_id):
-            await nursery.start(self._run_peer, peer_id)
+            await nursery.start(self._run_peer, peer_id, nursery)
 
     def stop_peer(self, peer_id: ID) -> None:
         """Forget *peer_id* and stop talking to it, at once."""
@@ -152,7 +162,9 @@ class Pubsub(LibraryPubsub):
         self._forget_all_subscriptions(peer_id)
         self._rates.pop(peer_id, None)
 
-    async def _run_peer(self, peer_id: ID, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def _run_peer(
+        self, peer_id: ID, nursery: trio.Nursery, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         scope = trio.CancelScope()
         self._peer_scopes[peer_id] = scope
         attempt = 0
@@ -168,7 +180,7 @@ class Pubsub(LibraryPubsub):
             while self._admitted(peer_id) and self._peer_is_connected(peer_id):
                 began = trio.current_time()
                 try:
-                    await self._talk(peer_id, started)
+                    await self._talk(peer_id, nursery, started)
                 except Exception as error:
                     logger.debug("gossip stream to %s: %r", peer_id, error)
                 finally:
@@ -182,12 +194,12 @@ class Pubsub(LibraryPubsub):
             del self._peer_scopes[peer_id]
         started()
 
-    async def _talk(self, peer_id: ID, started: Callable[[], None]) -> None:
+    async def _talk(self, peer_id: ID, nursery: trio.Nursery, started: Callable[[], None]) -> None:
         """One gossip stream from its opening to its end."""
         stream = await cast(LibraryHost, self.host).new_stream(peer_id, self.protocols)
         muxed = cast(MuxedStream, stream.muxed_stream)
         try:
-            outbox = GossipOutbox(muxed)
+            outbox = GossipOutbox(muxed, nursery)
             hello = self.get_hello_packet()
             if hello.subscriptions:
                 await muxed.write(frame_of(hello))
@@ -197,21 +209,11 @@ class Pubsub(LibraryPubsub):
             for topic in [topic for topic, peers in self.peer_topics.items() if peer_id in peers]:
                 await self.router.on_peer_subscribed(peer_id, topic)
             started()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._send, outbox, nursery.cancel_scope)
-                try:
-                    while True:  # nothing comes on this stream; its end is what we wait for
-                        await muxed.read(READ_SIZE)
-                except MuxedStreamError:
-                    nursery.cancel_scope.cancel()
+            with suppress(MuxedStreamError):
+                while True:  # nothing comes on this stream; its end is what we wait for
+                    await muxed.read(READ_SIZE)
         finally:
             await muxed.reset()
-
-    async def _send(self, outbox: GossipOutbox, scope: trio.CancelScope) -> None:
-        try:
-            await outbox.run()
-        except MuxedStreamError:
-            scope.cancel()
 
     def _unregister(self, peer_id: ID) -> None:
         if self.peers.pop(peer_id, None) is not None:
@@ -237,40 +239,38 @@ class Pubsub(LibraryPubsub):
     # Receiving ----------------------------------------------------------------------------------------------------
 
     async def stream_handler(self, stream: INetStream) -> None:
-        """An admitted peer's gossip stream: read it to its end."""
-        await self.continuously_read_stream(stream)
-
-    async def continuously_read_stream(self, stream: INetStream) -> None:
-        """Handle frames until the stream ends, the peer is expelled, or it sends nonsense. Never raises for those."""
+        """An admitted peer's gossip stream: its frames are handled as they come, by no task of their own."""
         muxed = cast(MuxedStream, stream.muxed_stream)  # type: ignore[attr-defined]
-        buffer: bytes | None = b""
-        while buffer is not None:
-            try:
-                buffer += await muxed.read(READ_SIZE)
-            except MuxedStreamError:
-                return
-            buffer = await self.take_frames(muxed, buffer)
+        rest = b""
 
-    async def take_frames(self, muxed: MuxedStream, buffer: bytes) -> bytes | None:
-        """Handle the whole frames in *buffer*; the rest of it, or None when the stream had to be reset. Never waits."""
+        def take(payload: bytes) -> None:
+            nonlocal rest
+            rest = self._take_frames(muxed, rest + payload)
+
+        muxed.consume(take)
+
+    def _take_frames(self, muxed: MuxedStream, buffer: bytes) -> bytes:
+        """Handle the whole frames in *buffer*; what is left of it. Resets the stream of a peer that sends nonsense.
+
+        The stream of a muted peer is reset, and so is the next one that it opens, until it is heard again.
+        """
         peer_id = muxed.muxed_conn.peer_id
-        while True:
-            if not self._admitted(peer_id):
-                await muxed.reset()
-                return None
+        while buffer:
+            if not muxed.muxed_conn.trusted or self.scores.muted(peer_id, trio.current_time()):
+                muxed.abort()
+                return b""
             try:
                 frame, buffer = split_frame(buffer, self.config.gossip_max_message)
                 if frame is None:
                     return buffer
-                rpc = rpc_pb2.RPC.FromString(frame)
+                rpc = read_rpc(frame)
             except (DecodeError, ValueError) as error:
                 logger.warning("gossip from %s is malformed (%s); its stream is reset", peer_id, error)
                 self.scores.add(peer_id, Fault.MALFORMED, trio.current_time())
-                await muxed.reset()
-                return None
-            if self.scores.muted(peer_id, trio.current_time()):
-                rpc = rpc_pb2.RPC(subscriptions=rpc.subscriptions)  # these are not said a second time
-            await self._handle_rpc(peer_id, rpc)
+                muxed.abort()
+                return b""
+            at_once(self._handle_rpc(peer_id, rpc))
+        return buffer
 
     async def _handle_rpc(self, peer_id: ID, rpc: rpc_pb2.RPC) -> None:
         try:
@@ -306,9 +306,9 @@ class Pubsub(LibraryPubsub):
 
         What is beyond a forwarder's rate is dropped unread and counts against it, repeated messages too. What is beyond
         an author's rate is dropped; it counts against the author who sends it himself, and not against who forwards it:
-        that one may have counted a little less.
+        that one may have counted a little less. What cannot be decided counts against the forwarder when it is much.
         """
-        own = msg_forwarder == self.my_id
+        own = msg_forwarder is self._me  # which the library gives where we publish; nobody connects to himself
         now = trio.current_time()
         if not own and self._over_rate(msg_forwarder):
             self.dropped += 1
@@ -318,7 +318,7 @@ class Pubsub(LibraryPubsub):
         if self.seen_messages.has(message_id):
             return
         if not own:
-            if len(msg.topicIDs) != 1 or msg.topicIDs[0] not in self.judges or msg.from_id == self.my_id.to_bytes():
+            if len(msg.topicIDs) != 1 or msg.topicIDs[0] not in self.judges or msg.from_id == self._me_raw:
                 return
             topic = msg.topicIDs[0]
             if self.scores.muted(msg_forwarder, now):
@@ -327,13 +327,18 @@ class Pubsub(LibraryPubsub):
             if author is None:  # its id is not kept: forging the next one of somebody must not silence the real one
                 self.scores.add(msg_forwarder, Fault.REJECTED, now)
                 return
-            if self._authors.take(author, now):  # after the check: nobody spends another's share
+            from_author = author.raw == msg_forwarder.to_bytes()
+            if self._authors.wait(author, now):
                 self.dropped += 1
-                if author.raw == msg_forwarder.to_bytes():
+                if from_author:
                     self.scores.add(msg_forwarder, Fault.OVER_RATE, now)
                 return
             verdict = self.judges[topic](peer_of(msg_forwarder), author, msg.data)
+            if from_author or verdict is not None:  # nobody spends another's share, by forging him or repeating him
+                self._authors.take(author, now)
             if verdict is None:
+                if self._ignored.take(msg_forwarder, now):
+                    self.scores.add(msg_forwarder, Fault.OVER_RATE, now)
                 return
             self.seen_messages.add(message_id)
             if not verdict:
@@ -349,7 +354,7 @@ class Pubsub(LibraryPubsub):
             return None
         unsigned = rpc_pb2.Message(data=msg.data, topicIDs=msg.topicIDs, from_id=msg.from_id, seqno=msg.seqno)
         try:
-            author = PeerId(msg.from_id)
+            author = PeerId.of(msg.from_id)
             crypto_sign_open(msg.signature + SIGNATURE_PREFIX + unsigned.SerializeToString(), author.public_key)
         except (ValueError, BadSignatureError) as error:
             logger.debug("a message with a broken signature: %r", error)
@@ -365,5 +370,14 @@ class Pubsub(LibraryPubsub):
         return count >= self.config.gossip_rate
 
 
+def at_once(call: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that does not wait: with the library's router most are coroutines, and none of ours waits."""
+    try:
+        call.send(None)
+    except StopIteration:
+        return
+    raise RuntimeError(f"{call!r} waits where it must not")
+
+
 def peer_of(peer_id: ID) -> PeerId:
-    return PeerId(peer_id.to_bytes())
+    return PeerId.of(peer_id.to_bytes())

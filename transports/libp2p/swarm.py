@@ -72,7 +72,7 @@ class NoAutoConnector:
 
 
 class Swarm(LibrarySwarm):
-    """See the module. ``policy`` must be set before :meth:`run`."""
+    """See the module. ``policy`` must be set before :meth:`begin`."""
 
     policy: Policy
 
@@ -116,14 +116,28 @@ class Swarm(LibrarySwarm):
     def inbound_stream_limit(self, peer: PeerId) -> int:
         return self.config.streams_per_member if self.policy.is_admitted(peer) else self.config.streams_per_stranger
 
-    def byte_limit(self, peer: PeerId) -> int | None:
-        return None if self.policy.is_admitted(peer) else self.config.stranger_bytes
-
-    def stream_limit(self, peer: PeerId) -> int | None:
-        return None if self.policy.is_admitted(peer) else self.config.streams_of_stranger
-
     async def serve_stream(self, connection: Connection, stream: MuxedStream) -> None:
         await self.policy.serve_stream(connection, stream)
+
+    # Life ---------------------------------------------------------------------------------------------------------
+
+    def begin(self, nursery: trio.Nursery) -> None:
+        """Run in *nursery* from now on. (The library's service around a swarm costs three tasks.)"""
+        self.background_nursery = nursery
+        self.transport_manager.set_background_nursery(nursery)
+        self.transport_manager.set_swarm(self)
+        self.event_background_nursery_created.set()
+        nursery.start_soon(self.close_strangers)
+
+    async def end(self) -> None:
+        """Close every connection (what was written leaves first), then stop to listen."""
+        self._closing = True
+        async with trio.open_nursery() as closing:
+            for connection in self.all_connections():
+                closing.start_soon(connection.close)
+        for listener in list(self.listeners.values()):
+            await listener.close()
+        await self.transport_manager.close_all()
 
     # Listening ----------------------------------------------------------------------------------------------------
 
@@ -167,7 +181,7 @@ class Swarm(LibrarySwarm):
         return None
 
     async def _handle_inbound_connection(self, read_write_closer: ReadWriteCloser, maddr: Multiaddr) -> None:
-        """Upgrade an accepted socket and stay until *this connection* ends (bug A)."""
+        """Upgrade an accepted socket and stay until *this connection* lets go of it (bug A)."""
         remote = RawSocket(read_write_closer, False).get_remote_address()
         host = remote[0] if remote else ""
         refusal = self._refusal(host)
@@ -191,7 +205,7 @@ class Swarm(LibrarySwarm):
             self.refused["a slow handshake gave way"] += 1
             await read_write_closer.close()
             return
-        await cast(Yamux, muxed).event_closed.wait()
+        await cast(Yamux, muxed).stay()
 
     async def add_conn(self, muxed_conn: IMuxedConn, direction: str = "unknown") -> Connection:
         """Register and run an upgraded connection; returns when streams can be opened on it.
@@ -201,7 +215,7 @@ class Swarm(LibrarySwarm):
         """
         muxed = cast(Yamux, muxed_conn)
         try:
-            peer = PeerId(muxed.peer_id.to_bytes())
+            peer = PeerId.of(muxed.peer_id.to_bytes())
         except ValueError as error:
             await muxed.close(str(error))
             raise SwarmException(str(error)) from error
@@ -222,17 +236,17 @@ class Swarm(LibrarySwarm):
             raise SwarmException(reason)
         assert self.background_nursery is not None
         self.background_nursery.start_soon(muxed.start)
-        self.background_nursery.start_soon(connection.start)
         self.connections[muxed.peer_id] = [*siblings, connection]
         if self.policy.is_admitted(peer):
             self.gate.remember_member(connection.remote_host)
+            connection.trust(True)
         if not siblings:
             self.policy.first_connection(peer)
         elif len(siblings) >= self.config.max_connections_per_peer:
             self.background_nursery.start_soon(cast(Connection, siblings[0]).close)
         self.background_nursery.start_soon(self.notify_connected, connection)
-        await connection.event_started.wait()
         await muxed.event_started.wait()
+        connection.event_started.set()
         return connection
 
     def remove_conn(self, swarm_conn: Any) -> None:

@@ -27,7 +27,7 @@ from libp2p.abc import IMuxedConn, ISecureConn
 from libp2p.connection_types import ConnectionType
 from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.peer.id import ID
-from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError
+from libp2p.stream_muxer.exceptions import MuxedStreamError
 from multiaddr import Multiaddr
 
 from transports.libp2p.muxed_stream import OUTBOX_HIGH, MuxedStream
@@ -61,8 +61,8 @@ FLUSH_TIMEOUT = 1.0
 MAX_OUTBOUND_STREAMS = 1024
 """Streams that we hold open to one peer; calls share a few, so a thousand is a leak."""
 
-ACCEPT_QUEUE = 512
-"""Accepted streams not yet picked up; above every inbound limit, so only a peer that resets what it opens fills it."""
+MAX_SERVED = 512
+"""Inbound streams being served; above every inbound limit, so only a peer that resets what it opens reaches it."""
 
 
 class Yamux(IMuxedConn):
@@ -71,10 +71,14 @@ class Yamux(IMuxedConn):
     on_close: Callable[[], Awaitable[Any]] | None
     inbound_limit: Callable[[], int]
     """How many inbound streams may be open now; beyond it they are reset. Set by the connection."""
-    byte_limit: Callable[[], int | None]
-    """How many bytes may have come by now; beyond it the connection ends. None: any. Set by the connection."""
-    stream_limit: Callable[[], int | None]
+    trusted = False
+    """Whether the peer is admitted: the two limits that follow are for others. Set by the connection, as they are."""
+    byte_limit: float = math.inf
+    """How many bytes may have come by now; beyond it the connection ends."""
+    stream_limit: float = math.inf
     """How many streams the peer may have opened by now, in the same way."""
+    on_stream: Callable[[MuxedStream], None]
+    """Called with each stream that the peer opens, in the step in which it comes. Set by the connection."""
 
     def __init__(self, conn: ISecureConn, peer_id: ID) -> None:
         self.secured_conn = conn
@@ -83,8 +87,7 @@ class Yamux(IMuxedConn):
         self.event_closed = trio.Event()
         self.on_close = None
         self.inbound_limit = lambda: 0
-        self.byte_limit = lambda: None
-        self.stream_limit = lambda: None
+        self.on_stream = lambda stream: stream.abort()
         self.received = 0
         self.heard_at = -math.inf
         self.accepted = 0
@@ -93,7 +96,6 @@ class Yamux(IMuxedConn):
         self.refused_streams = 0
         self.close_reason: str | None = None
         self._next_id = 1 if conn.is_initiator else 2
-        self._accept_send, self._accept_receive = trio.open_memory_channel[MuxedStream](ACCEPT_QUEUE)
         self._outbox: list[bytes] = []
         self.outbox_size = 0
         self._outbox_filled: trio.Event | None = None
@@ -172,8 +174,8 @@ class Yamux(IMuxedConn):
             received = await self.secured_conn.read()
             self.received += len(received)
             self.heard_at = trio.current_time()
-            if (allowed := self.byte_limit()) is not None and self.received > allowed:
-                raise ProtocolViolation(f"{self.received} bytes before admission, the limit is {allowed}")
+            if self.received > self.byte_limit and not self.trusted:
+                raise ProtocolViolation(f"{self.received} bytes before admission, the limit is {self.byte_limit}")
             buffer = buffer + received if buffer else received
             offset, end = 0, len(buffer)
             while end - offset >= HEADER_SIZE:
@@ -219,8 +221,8 @@ class Yamux(IMuxedConn):
 
     def _accept(self, stream_id: int) -> MuxedStream | None:
         self.accepted += 1
-        if (allowed := self.stream_limit()) is not None and self.accepted > allowed:
-            raise ProtocolViolation(f"{self.accepted} streams before admission, the limit is {allowed}")
+        if self.accepted > self.stream_limit and not self.trusted:
+            raise ProtocolViolation(f"{self.accepted} streams before admission, the limit is {self.stream_limit}")
         if self.inbound_count >= self.inbound_limit():
             self.refused_streams += 1
             self.queue(WINDOW_UPDATE, RST, stream_id, 0)
@@ -229,10 +231,7 @@ class Yamux(IMuxedConn):
         self.streams[stream_id] = stream
         self.inbound_count += 1
         self.queue(WINDOW_UPDATE, ACK, stream_id, 0)
-        try:
-            self._accept_send.send_nowait(stream)
-        except trio.WouldBlock:
-            raise ProtocolViolation(f"{ACCEPT_QUEUE} streams opened and reset in one go") from None
+        self.on_stream(stream)
         return stream
 
     # Streams ------------------------------------------------------------------------------------------------------
@@ -255,11 +254,8 @@ class Yamux(IMuxedConn):
         return stream
 
     async def accept_stream(self) -> MuxedStream:
-        """The next stream the peer opened; MuxedConnUnavailable when the connection has ended."""
-        try:
-            return await self._accept_receive.receive()
-        except (trio.EndOfChannel, trio.ClosedResourceError):
-            raise MuxedConnUnavailable(self.close_reason or "the connection has ended") from None
+        """The library's way of waiting for streams."""
+        raise NotImplementedError("streams come to on_stream")
 
     def forget_if_done(self, stream: MuxedStream) -> None:
         if stream.done and self.streams.pop(stream.stream_id, None) is not None and stream.inbound:
@@ -307,10 +303,13 @@ class Yamux(IMuxedConn):
             return
         self.close_reason = reason
         self._scope.cancel()
-        self._accept_send.close()
         for stream in list(self.streams.values()):
             stream.kill(f"the connection has ended: {reason}")
         self._wake_writers()
+
+    async def stay(self) -> None:
+        """Return when whoever accepted the socket may let go of it: at the end of the connection."""
+        await self.event_closed.wait()
 
     async def close(self, reason: str = "closed on this side") -> None:
         """Say goodbye and end the connection: what was written before leaves first, for at most FLUSH_TIMEOUT."""

@@ -58,8 +58,8 @@ class MemoryMuxer(Yamux):
         self.heard_at = trio.current_time()
         kind, flags, stream_id, length, payload = frame
         try:
-            if (allowed := self.byte_limit()) is not None and self.received > allowed:
-                raise ProtocolViolation(f"{self.received} bytes before admission, the limit is {allowed}")
+            if self.received > self.byte_limit and not self.trusted:
+                raise ProtocolViolation(f"{self.received} bytes before admission, the limit is {self.byte_limit}")
             if kind <= WINDOW_UPDATE:
                 self._on_stream_frame(kind, flags, stream_id, length, payload)
             elif kind == GO_AWAY:
@@ -74,6 +74,9 @@ class MemoryMuxer(Yamux):
         early, self._early = self._early, []
         for frame, size in early:
             self.take(frame, size)
+
+    async def stay(self) -> None:
+        """There is no socket."""
 
     def end(self, reason: str) -> None:
         """The connection has ended, for *reason*."""

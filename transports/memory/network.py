@@ -10,8 +10,10 @@ from functools import partial
 
 import trio
 from libp2p.abc import ITransport
+from libp2p.crypto.keys import KeyPair
 
 from transports.addresses import parse
+from transports.config import HostConfig
 from transports.errors import ListenError
 from transports.libp2p.upgrader import Upgrader
 from transports.memory.connection import End
@@ -100,8 +102,11 @@ class MemoryNetwork:
         return tuple(found)
 
     @contextmanager
-    def attached(self, peer: PeerId) -> Iterator[tuple[list[ITransport], Upgrader]]:
-        """A life of the host of *peer*: afterwards nothing of it is left in the network. One at a time."""
+    def attached(self, peer: PeerId, config: HostConfig, keys: KeyPair) -> Iterator[tuple[list[ITransport], Upgrader]]:
+        """A life of the host of *peer*: afterwards nothing of it is left in the network. One at a time.
+
+        Nothing is encrypted and nothing times out here, so settings and keys are of no use.
+        """
         place = self.place(peer)
         if place.condition in (Condition.RUNS, Condition.STALLED):
             raise ValueError(f"{peer} runs already; kill it, or close its host, before it is opened again")
@@ -180,9 +185,15 @@ class MemoryNetwork:
                 end.broken("this host was killed")
 
     def stall(self, peer: PeerId) -> None:
-        """The process of *peer* stands still until :meth:`heal`: nothing it says leaves, what it is told waits."""
+        """The process of *peer* stands still until :meth:`wake` or :meth:`heal`: nothing that it says leaves,
+        what it is told waits."""
         if self.place(peer).condition is Condition.RUNS:
             self._become(self.place(peer), Condition.STALLED)
+
+    def wake(self, peer: PeerId) -> None:
+        """End the stall of *peer* alone."""
+        if self.place(peer).condition is Condition.STALLED:
+            self._become(self.place(peer), Condition.RUNS)
 
     def part(self, groups: Iterable[Collection[PeerId]], reset_after: float | None = None) -> None:
         """Cut every link between two of *groups*; peers in none of them are a group too. Replaces an earlier parting.
