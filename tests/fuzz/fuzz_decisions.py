@@ -14,8 +14,8 @@ CHOICE = b'{"type": "choice", "instructions": "?", "criteria": {"a": "one", "b":
 ASKED = b'{"state": "x", "questions": {"n": {"type": "noul", "instructions": "?"}, "c": %b, "s": {"type": "score", ' \
         b'"instructions": ["?"], "criteria": ["l", "h"]}}}' % CHOICE
 OPENAI = b'{"input": [{"role": "user", "content": [{"type": "input_text", "text": "x"}, {"type": "input_json", ' \
-         b'"data": {}}]}], "questions": [{"type": "choice", "name": "a", "instructions": "?", "choices": [{"value": true}, ' \
-         b'{"value": "true", "description": "d"}]}, {"type": "predicate", "instructions": "?"}, {"type": "score", ' \
+         b'"data": {}}]}], "questions": [{"type": "choice", "name": "a", "instructions": "?", "choices": ' \
+         b'[{"value": true}, {"value": "true", "description": "d"}]}, {"type": "predicate", "instructions": "?"}, {"type": "score", ' \
          b'"instructions": "?", "levels": [{"label": "l"}, {"label": "h"}]}]}'
 SAID = b'{"model": "m", "answers": {"n": {"type": "noul", "noul": 0.5}, "c": {"type": "choice", "choice": "a", ' \
        b'"confidence": 0.2, "probabilities": {"a": 0.6, "b": 0.4}}, "s": {"type": "score", "score": 0.5, ' \
