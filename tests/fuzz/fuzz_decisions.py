@@ -15,8 +15,8 @@ ASKED = b'{"state": "x", "questions": {"n": {"type": "noul", "instructions": "?"
         b'"instructions": ["?"], "criteria": ["l", "h"]}}}' % CHOICE
 OPENAI = b'{"input": [{"role": "user", "content": [{"type": "input_text", "text": "x"}, {"type": "input_json", ' \
          b'"data": {}}]}], "questions": [{"type": "choice", "name": "a", "instructions": "?", "choices": ' \
-         b'[{"value": true}, {"value": "true", "description": "d"}]}, {"type": "predicate", "instructions": "?"}, {"type": "score", ' \
-         b'"instructions": "?", "levels": [{"label": "l"}, {"label": "h"}]}]}'
+         b'[{"value": true}, {"value": "true", "description": "d"}]}, {"type": "predicate", "instructions": "?"}, ' \
+         b'{"type": "score", "instructions": "?", "levels": [{"label": "l"}, {"label": "h"}]}]}'
 SAID = b'{"model": "m", "answers": {"n": {"type": "noul", "noul": 0.5}, "c": {"type": "choice", "choice": "a", ' \
        b'"confidence": 0.2, "probabilities": {"a": 0.6, "b": 0.4}}, "s": {"type": "score", "score": 0.5, ' \
        b'"confidence": 0, "probabilities": {"0": 0.5, "1": 0.5}}}, "usage": {"input_tokens": 3}}'
