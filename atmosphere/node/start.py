@@ -166,7 +166,7 @@ def _wire(node: Node, host: Host, dialer: Dialer, nursery: trio.Nursery) -> None
         node.mesh.settled,
         on_failed=node.mesh.watch.failed,
     )
-    decisions = MeshDecisions(node.dispatcher)
+    decisions = MeshDecisions(node.dispatcher, node.router, env)
     node.router.arbiter = Arbiter(decisions, Deciders(node.table), env.monotonic, settings_of(config.routing))
     permission = PlanPermission(node.router, node.api_keys, node.audit)
     node.plans = PlanRunner(node.dispatcher.unit, node.store, env, permission)

@@ -95,7 +95,8 @@ async def test_a_real_server_decides_for_clients_and_for_the_router() -> None:
         assert 0 <= so.probability <= 1
         assert much.score == pytest.approx(1, abs=0.2)
 
-        arbiter = Arbiter(MeshDecisions(node.dispatcher), Deciders(node.table), node.env.monotonic,
+        ask = MeshDecisions(node.dispatcher, node.router, node.env)
+        arbiter = Arbiter(ask, Deciders(node.table), node.env.monotonic,
                           ArbiterSettings(mode=Mode.ALWAYS, deadline_s=20))
         node.router.arbiter = arbiter
         decision = await node.router.decide(Intent(tool="chat", text="qwrtz"))

@@ -19,8 +19,12 @@ import trio
 from atmosphere.capabilities.backend import Backend, Emit, Provision, ToolCall
 from atmosphere.capabilities.card import Card, Tool
 from atmosphere.config import BackendConfig
+from atmosphere.embedding import HashEmbedder
+from atmosphere.env import SystemEnv
+from atmosphere.mesh.table import GradientTable
 from atmosphere.routing.arbiter import Arbiter, ArbiterSettings, Deciders, Mode
-from atmosphere.routing.intent import Intent
+from atmosphere.routing.intent import Constraints, Intent
+from atmosphere.routing.router import Router
 from atmosphere.work.deciding import MeshDecisions
 from protocols.call.errors import CallError, Code
 from tests.backends.decision_server import LIES, DecisionServer
@@ -95,7 +99,8 @@ async def mesh(mode: Mode = Mode.ALWAYS) -> AsyncIterator[Mesh]:
         assert node.models() == {"alpha", "beta", "laya"}
         deciders = Deciders(node.table)
         settings = ArbiterSettings(mode=mode, deadline_s=DEADLINE_S)
-        arbiter = Arbiter(MeshDecisions(node.dispatcher), deciders, node.env.monotonic, settings)
+        ask = MeshDecisions(node.dispatcher, node.router, node.env)
+        arbiter = Arbiter(ask, deciders, node.env.monotonic, settings)
         node.router.arbiter = arbiter
         yield Mesh(node, client, decider, run, arbiter)
 
@@ -183,6 +188,30 @@ async def test_a_model_that_dies_changes_nothing() -> None:
             await world.unharmed(f"after {number}")
 
 
+async def test_who_was_silent_is_not_the_one_to_be_asked_next() -> None:
+    servers = [DecisionServer(model="laya"), DecisionServer(model="laya")]
+    async with (
+        running(servers[0]) as one,
+        running(servers[1]) as other,
+        real_node([], *([BackendConfig(run.url)] for run in (one, other))) as (node, _),
+    ):
+        ask = MeshDecisions(node.dispatcher, node.router, node.env)
+        intent = Intent(tool="decide", constraints=Constraints(type="llm/decide"))
+        args = json.dumps({"state": "x", "questions": {"q": {"type": "noul", "instructions": "what?"}}}).encode()
+        asked = [len(run.log.requests) for run in (one, other)]
+        await ask(intent, args, ANSWER_S)
+        first = 0 if len(one.log.requests) > asked[0] else 1
+        servers[first].hang = True
+        failed = 0
+        for _ in range(6):
+            try:
+                await ask(intent, args, DEADLINE_S)
+            except CallError as error:
+                assert error.code is Code.DEADLINE  # noqa: PT017 - it may fail, but in this way only
+                failed += 1
+        assert failed <= 3
+
+
 async def test_many_intents_at_once_wait_for_nobody() -> None:
     """Four questions are under way at most; the other intents go on without."""
     async with mesh() as world:
@@ -211,12 +240,15 @@ async def test_the_dry_run_says_what_was_settled() -> None:
 async def test_a_question_has_its_deadline_whatever_the_dispatcher_does() -> None:
     class Stuck:
         @asynccontextmanager
-        async def run(self, intent: Intent, args: bytes, *, deadline_s: float | None = None) -> AsyncIterator[Any]:
+        async def run(self, intent: Intent, args: bytes, *, deadline_s: float | None = None,
+                      trace_id: bytes = b"") -> AsyncIterator[Any]:
             await trio.sleep_forever()
             yield
 
+    env = SystemEnv()
+    ask = MeshDecisions(Stuck(), Router(GradientTable(ME), HashEmbedder(), env, {}), env)
     began = trio.current_time()
     with pytest.raises(CallError) as caught:
-        await MeshDecisions(Stuck())(Intent(tool="decide"), b"{}", 0.05)
+        await ask(Intent(tool="decide"), b"{}", 0.05)
     assert caught.value.code is Code.DEADLINE
     assert trio.current_time() - began < 1
