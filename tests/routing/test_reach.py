@@ -41,7 +41,7 @@ CHANGES: dict[str, Callable[[World], None]] = {
     "a node is suspect": lambda world: world.table.doubt(THIRD, "silent", 1.0),
     "a node is forgotten": lambda world: world.table.forget(THIRD),
     "an offer changes": lambda world: world.node(THIRD, COOKING),
-    "one's own membership ends": lambda world: setattr(world.table.nodes[ME], "membership", None),
+    "one's own membership ends": lambda world: world.table.certified(None),
 }
 
 
@@ -68,8 +68,20 @@ def test_a_measured_distance_is_looked_at_every_time(world: World) -> None:
     reach = Reach(world.table)
     near = Intent(tool="chat", constraints=Constraints(max_latency_ms=50.0))
     assert len(reach.of(near, ASKER).routes) == 2
-    world.table.nodes[THIRD].rtt_ms = 5.0
+    world.table.measured(THIRD, 5.0)
     assert len(reach.of(near, ASKER).routes) == 4
+
+
+async def test_load_and_distance_count_as_they_are_now(world: World) -> None:
+    """They change all the time and raise no version: the pairs are remembered, not how busy their nodes were."""
+    asked = Intent(tool="chat", model="llama3.2")
+    assert await world.order(asked) == [OTHER, THIRD]
+    world.table.load(OTHER, 1000, 5, 1.0)
+    assert await world.order(asked) == [THIRD, OTHER]
+    world.table.load(OTHER, 0, 0, 2.0)
+    world.table.measured(OTHER, 300.0)
+    world.table.measured(THIRD, 1.0)
+    assert await world.order(asked) == [THIRD, OTHER]
 
 
 def test_the_memory_is_bounded(world: World) -> None:

@@ -106,8 +106,7 @@ async def test_the_founding_scenario(sized: World) -> None:
 
 
 async def test_a_busy_large_model_loses_to_a_small_one(sized: World) -> None:
-    node = sized.table.nodes[OTHER]
-    node.load_permille, node.queue = 1000, 20
+    sized.table.load(OTHER, 1000, 20, 1.0)
     assert await sized.model(HARD) == SMALL.model
 
 

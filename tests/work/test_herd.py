@@ -168,7 +168,7 @@ class World:
             start()
         else:
             server.waiting.append(start)
-        self.tables[number][0].load(server.peer, *server.load(), self.clock.now)  # it comes with its word that it has it
+        self.tables[number][0].load(server.peer, *server.load(), self.clock.now)  # with its word that it has it
         self._look(server)
 
     def others(self, server: Server, calls: int) -> None:
@@ -232,8 +232,8 @@ async def test_everybody_to_the_best_is_a_herd(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_overload_moves_traffic_within_a_second_and_it_comes_back() -> None:
-    """Others fill one of the nodes for 20 s. A small mesh: in one of n nodes a load is told n / 16 s after the last one,
-    at the earliest."""
+    """Others fill one of the nodes for 20 s. A small mesh: among n nodes a load is told n / 16 s after the last one, at
+    the earliest."""
     world = World(1, 0.3 * SLOTS * EQUAL, 1.0, routers=4)
     busy = world.servers[NODES[0]]
     began: list[float] = []
