@@ -64,6 +64,21 @@ class LexicalIndex:
             self._total -= float(self._lengths[row])
             self._lengths[row] = 0.0
 
+    def shared(self, words: Iterable[str], row: int) -> float:
+        """The share of different *words* that *row* has too, weighed by rarity: 0..1; 0 without words."""
+        known = set(self._rows.get(row, ()))
+        total = held = 0.0
+        for word in set(words):
+            posting = self._postings.get(word)
+            weight = self._rarity(len(posting[0]) if posting is not None else 0)
+            total += weight
+            if word in known:
+                held += weight
+        return held / total if total else 0.0
+
+    def _rarity(self, holding: int) -> float:
+        return math.log1p((len(self._rows) - holding + 0.5) / (holding + 0.5))
+
     def scores(self, words: Iterable[str], rows: int) -> Scores:
         """The BM25 score of every row below *rows*: >= 0, shape (rows,)."""
         count = len(self._rows)
@@ -76,7 +91,7 @@ class LexicalIndex:
             if posting is None:
                 continue
             found, times = np.frombuffer(posting[0], dtype=posting[0].typecode), np.frombuffer(posting[1], np.uint16)
-            rarity = math.log1p((count - len(found) + 0.5) / (len(found) + 0.5))
+            rarity = self._rarity(len(found))
             seen = times.astype(np.float32)
             result[found] += np.float32(rarity * (K1 + 1)) * seen / (seen + short + mean * self._lengths[found])
         return result[:rows]

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atmosphere.capabilities.card import Card
-from atmosphere.routing.calibration import Calibration
+from atmosphere.routing.calibration import Calibration, Evidence
 from atmosphere.routing.lexical import LexicalIndex
 from atmosphere.routing.phrases import phrases, subject, words
 
@@ -98,11 +98,8 @@ class Matches:
     """Probability that any of the cards can do it; 0 without a card."""
     right: float
     """Probability that the best one is what was meant; 0 without a card."""
-
-    @property
-    def margin(self) -> float:
-        """How far the best is ahead of the second."""
-        return self.best[0].fit - self.best[1].fit if len(self.best) > 1 else self.best[0].fit if self.best else 0.0
+    evidence: Evidence | None
+    """What both were read off, for what is learnt when the outcome is known; None without a card."""
 
     @property
     def nearest(self) -> tuple[Fit, ...]:
@@ -145,6 +142,7 @@ class CardVectors:
         self._matrix: Vector = np.zeros((0, 0), dtype=np.float32)
         self._known = np.zeros(0, dtype=np.bool_)  # rows with a vector
         self._phrases: dict[int, tuple[npt.NDArray[np.int8], np.float32]] = {}  # and their scale
+        self._said: dict[int, int] = {}  # how many phrases
         self._words = LexicalIndex()
 
     def __repr__(self) -> str:
@@ -156,7 +154,9 @@ class CardVectors:
 
     def describe(self, card_id: bytes, card: Card) -> None:
         """What the card says, for its words; its vector may come later."""
-        self._words.put(self._row(card_id), words(" ".join(card_texts(card))))
+        row = self._row(card_id)
+        self._said[row] = len(phrases(card))
+        self._words.put(row, words(" ".join(card_texts(card))))
 
     def put(self, card_id: bytes, vector: Vector, parts: Vector | None = None) -> None:
         """Keep the unit *vector*, shape (d,), of a card, and the unit vectors of its texts, shape (n, d), if known.
@@ -190,6 +190,7 @@ class CardVectors:
             self._cards[row] = None
             self._words.drop(row)
             self._phrases.pop(row, None)
+            self._said.pop(row, None)
             if row < len(self._known):
                 self._known[row] = False
                 self._matrix[row] = 0.0
@@ -209,13 +210,11 @@ class CardVectors:
         alone.
         """
         count = min(len(self._cards), len(self._matrix))
+        asked = words(text)
         fits = np.full(count, -np.inf, dtype=np.float32)
         rows = np.flatnonzero(self._known[:count]) if eligible is None else eligible
         if len(rows):
-            scores = self.cosines(query)
-            if text:
-                scores = scores + np.float32(LEXICAL_WEIGHT) * self.lexical(words(text))
-            fits[rows] = scores[rows]
+            fits[rows] = (self.cosines(query) + np.float32(LEXICAL_WEIGHT) * self.lexical(asked))[rows]
         best = _top(fits, min(RANKED, len(rows)))
         close = best[:SHORTLIST]
         if len(close) > 1:
@@ -226,10 +225,17 @@ class CardVectors:
             fits[close] = lifted
             best[:SHORTLIST] = close[np.argsort(-lifted, kind="stable")]
         ranked = tuple(Fit(card, float(fits[row])) for row in best if (card := self._cards[row]) is not None)
-        first = ranked[0].fit if ranked else 0.0
-        margin = first - ranked[1].fit if len(ranked) > 1 else first
-        somebody, right = self.calibration.judge(first, margin) if ranked else (0.0, 0.0)
-        return Matches(self._cards, fits, self._rows, ranked, somebody, right)
+        if not ranked:
+            return Matches(self._cards, fits, self._rows, (), 0.0, 0.0, None)
+        row = int(best[0])
+        seen = Evidence(
+            fit=ranked[0].fit,
+            margin=ranked[0].fit - ranked[1].fit if len(ranked) > 1 else ranked[0].fit,
+            shared=self._words.shared(asked, row),
+            phrases=self._said.get(row, 0),
+        )
+        somebody, right = self.calibration.somebody(seen), self.calibration.right(seen)
+        return Matches(self._cards, fits, self._rows, ranked, somebody, right, seen)
 
     @property
     def rows(self) -> Mapping[bytes, int]:

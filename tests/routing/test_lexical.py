@@ -56,3 +56,13 @@ def test_what_was_dropped_leaves_nothing_behind() -> None:
     index.drop(7)  # twice is once
     index.put(0, ["the"])
     assert index.scores(["the"], 1)[0] > 0
+
+
+def test_shared_is_the_weighed_share_of_the_words_that_a_row_has() -> None:
+    index = LexicalIndex()
+    index.put(0, ["the", "lamp"])
+    index.put(1, ["the", "sea"])
+    assert index.shared(["the", "lamp", "lamp"], 0) == 1.0
+    assert index.shared(["unheard"], 0) == index.shared([], 0) == index.shared(["the"], 5) == 0.0
+    assert index.shared(["the", "lamp"], 1) < 0.3, "what all have says little"
+    assert index.shared(["the", "unheard"], 0) < index.shared(["the", "sea"], 0) < 0.5

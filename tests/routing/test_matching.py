@@ -9,7 +9,7 @@ import pytest
 
 from atmosphere.capabilities.card import Card, Tool
 from atmosphere.embedding import HashEmbedder
-from atmosphere.routing.calibration import SHIFT_LIMIT, Calibration
+from atmosphere.routing.calibration import SHIFT_LIMIT, Calibration, Evidence
 from atmosphere.routing.matching import (
     MAX_CONTRASTED,
     NEAREST,
@@ -99,7 +99,8 @@ def test_contrast_tells_cards_apart_that_share_most_of_what_they_say() -> None:
     query = unit(1, 0, 0, 0.5)
     cosines, matches = matcher.cosines(query), matcher.match(query)
     assert matches.best[0].card == key(1)
-    assert matches.margin > 2 * (cosines[1] - cosines[0]) > 0
+    assert matches.evidence is not None
+    assert matches.evidence.margin > 2 * (cosines[1] - cosines[0]) > 0
 
 
 def test_cards_come_and_go_one_by_one_and_leave_nothing() -> None:
@@ -173,7 +174,7 @@ def test_of_thousands_only_the_best_are_named_and_looked_at_closely() -> None:
 
 def test_nothing_known_and_nothing_said() -> None:
     empty = CardVectors("space").match(vector("anything"), "anything")
-    assert (empty.best, empty.order, empty.somebody, empty.right, empty.margin) == ((), [], 0.0, 0.0, 0.0)
+    assert (empty.best, empty.order, empty.somebody, empty.right, empty.evidence) == ((), [], 0.0, 0.0, None)
     assert empty.factor(key(1)) == 1.0
     single = known(MUSIC).match(vector(""), "")
     assert len(single.best) == 1
@@ -202,36 +203,49 @@ def test_a_subject_weighs_more_than_one_phrase_and_less_than_two() -> None:
     assert centroid(np.zeros((2, 2), np.float32)) == pytest.approx([0, 0])
 
 
-def test_probabilities_rise_with_the_fit_and_an_equal_rival_halves_only_one_of_them() -> None:
+def test_probabilities_rise_with_the_fit_and_an_equal_rival_takes_only_from_one_of_them() -> None:
     calibration = Calibration()
-    fits = [calibration.judge(fit / 10, 0.1) for fit in range(15)]
-    assert fits == sorted(fits)
-    alone, rivalled = calibration.judge(0.9, 0.4), calibration.judge(0.9, 0.0)
-    assert alone[0] == rivalled[0]
-    assert alone[1] > rivalled[1]
+    for judge in (calibration.somebody, calibration.right):
+        values = [judge(Evidence(fit / 10, 0.1)) for fit in range(15)]
+        assert values == sorted(values)
+    alone, rivalled = Evidence(0.9, 0.4), Evidence(0.9, 0.0)
+    assert calibration.somebody(alone) == calibration.somebody(rivalled)
+    assert calibration.right(alone) > calibration.right(rivalled)
+
+
+def test_who_has_said_much_and_never_these_words_is_probably_not_meant() -> None:
+    calibration = Calibration()
+    for judge in (calibration.somebody, calibration.right):
+        silent, same, other = (
+            judge(Evidence(0.7, 0.1, shared, phrases)) for shared, phrases in ((0, 0), (0.9, 10), (0.1, 10))
+        )
+        assert silent > same > other
 
 
 def test_nobody_can_is_improbable_only_for_what_is_far_from_every_card() -> None:
     matcher = known(*CARDS)
     near = matcher.match(vector("turn on the lamp"), "turn on the lamp")
     far = matcher.match(vector("quarterly tax filing rules"), "quarterly tax filing rules")
-    assert near.somebody > 0.9 > 0.3 > far.somebody
+    assert near.somebody > 0.8 > 0.2 > far.somebody
     assert near.right > far.right
+    assert near.evidence is not None
+    assert near.evidence.shared == 1.0
+    assert near.evidence.phrases == 2
 
 
 def test_outcomes_move_the_probabilities_within_bounds_and_fade() -> None:
-    calibration = Calibration()
-    before = calibration.judge(0.8, 0.1)[1]
+    calibration, seen = Calibration(), Evidence(0.8, 0.1)
+    before = calibration.right(seen)
     for _ in range(10):
-        calibration.learn(0.8, 0.1, right=False)
-    assert 0.03 < before - calibration.judge(0.8, 0.1)[1] < 0.3
+        calibration.learn(seen, right=False)
+    assert 0.03 < before - calibration.right(seen) < 0.3
     for _ in range(2000):
-        calibration.learn(3.0, 1.0, right=False, somebody=False)
-    assert calibration.right_shift >= -SHIFT_LIMIT
-    assert calibration.somebody_shift >= -SHIFT_LIMIT
+        calibration.learn(Evidence(3.0, 1.0), right=False, somebody=False)
     low = calibration.right_shift
+    assert low >= -SHIFT_LIMIT
+    assert calibration.somebody_shift >= -SHIFT_LIMIT
     for _ in range(300):
-        calibration.learn(0.5, 0.1, right=True)
+        calibration.learn(Evidence(0.5, 0.1), right=True)
     assert calibration.right_shift > low + 0.5
     assert Calibration(float("nan")).right_shift == 0.0
     assert Calibration(99.0).right_shift == SHIFT_LIMIT
@@ -239,6 +253,6 @@ def test_outcomes_move_the_probabilities_within_bounds_and_fade() -> None:
 
 def test_a_wrong_pick_says_nothing_about_whether_anybody_could() -> None:
     calibration = Calibration()
-    calibration.learn(0.8, 0.1, right=False)
+    calibration.learn(Evidence(0.8, 0.1), right=False)
     assert calibration.somebody_shift == 0.0
     assert calibration.right_shift < 0.0
