@@ -13,7 +13,7 @@ from atmosphere.capabilities.card import Card
 MAX_TOOL_PHRASES = 16
 """A server with hundreds of tools says what it is with the first ones; each text costs 2 ms to embed."""
 
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # not within ABCmouse, whose words nobody can tell
 _WORDS = re.compile(r"\w+")
 _START = 5
 

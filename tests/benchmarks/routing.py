@@ -15,19 +15,21 @@ embedder, and the matcher that the router uses ranks the cards and says how sure
 - AUROC: of the probability that anybody can, queries in scope against queries out of scope.
 - Coverage at 95 % precision: the largest share of all queries that can be accepted, by the probability that the pick is
   right, so that 95 % of the accepted ones are picked rightly. To accept a query out of scope is an error.
-- Beside it: BM25 alone and the cosine of centroids alone, in the same run, and semantic-router if it is installed.
+- Beside it: BM25 alone, the cosine of centroids alone and, where the Python of ``.bench/venv`` (``make bench`` makes
+  it) or of ``ATMOSPHERE_BENCH_PYTHON`` has it, semantic-router, in the same run.
 
-With ``--json`` the last line is one JSON object.
+With ``--json`` the last line is one JSON object (without semantic-router).
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import json
+import os
 import random
+import subprocess
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -43,6 +45,9 @@ from atmosphere.embedding import Embedder, MiniLM
 from atmosphere.routing.matching import CardVectors, card_texts, centroid
 from atmosphere.routing.phrases import humanise, subject, words
 
+PEER_PYTHON = Path(".bench/venv/bin/python")
+PEER_VARIABLE = "ATMOSPHERE_BENCH_PYTHON"
+PEER_SCRIPT = Path(__file__).parent / "peers" / "semantic_routes.py"
 TRAIN = "train"
 PRECISION = 0.95
 
@@ -318,26 +323,26 @@ def embed(embedder: Embedder, texts: Sequence[str]) -> Vectors:
     return np.array([vectors[text] for text in texts], dtype=np.float32).reshape(len(texts), embedder.space.dimensions)
 
 
-def semantic_router(cards: Sequence[Card], places: Sequence[int | None], texts: Sequence[str],
-                    embedder: Embedder) -> float | None:
-    """Top-1 of semantic-router with its defaults and our vectors; None: not installed, or no card has an example."""
-    if importlib.util.find_spec("semantic_router") is None:
+def semantic_router(
+    cards: Sequence[Card], places: Sequence[int | None], vectors: Vectors, embedder: Embedder
+) -> float | None:
+    """Top-1 of semantic-router with its defaults and our vectors; None: not installed, or nothing to ask."""
+    named = os.environ.get(PEER_VARIABLE)
+    python = named or (str(PEER_PYTHON) if PEER_PYTHON.exists() else sys.executable)
+    asked = [index for index, answer in enumerate(places) if answer is not None]
+    if not asked or subprocess.run([python, "-c", "import semantic_router"], capture_output=True).returncode:
         return None
-    library = importlib.import_module("semantic_router")
-    encoders = importlib.import_module("semantic_router.encoders.base")
-    routers = importlib.import_module("semantic_router.routers")
-
-    class Ours(encoders.DenseEncoder):  # type: ignore[misc, name-defined]
-        def __call__(self, docs: list[str]) -> list[list[float]]:
-            return [[float(value) for value in row] for row in embed(embedder, docs)]
-
-    routes = [library.Route(name=str(index), utterances=list(card.examples) or [card.description])
-              for index, card in enumerate(cards)]
-    router = routers.SemanticRouter(encoder=Ours(name="ours", score_threshold=0.0), routes=routes, auto_sync="local")
-    asked = [(text, answer) for text, answer in zip(texts, places, strict=True) if answer is not None]
-    if not asked:
-        return None
-    return _percent(float(np.mean([router(text).name == str(answer) for text, answer in asked])))
+    examples = [(index, text) for index, card in enumerate(cards) for text in card.examples or (card.description,)]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.save(folder / "examples.npy", embed(embedder, [text for _, text in examples]))
+        np.save(folder / "queries.npy", vectors[asked])
+        (folder / "routes.json").write_text(json.dumps([index for index, _ in examples]))
+        done = subprocess.run([python, PEER_SCRIPT, name], capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"semantic-router failed: {done.stderr[-500:]}")
+        answers = json.loads((folder / "answers.json").read_text())
+    return _percent(np.mean([answers[place] == places[index] for place, index in enumerate(asked)]))
 
 
 def run(options: argparse.Namespace) -> None:
@@ -362,8 +367,9 @@ def run(options: argparse.Namespace) -> None:
     index_of = {capability.id: index for index, capability in enumerate(capabilities)}
     places = [None if query.cap is None else index_of[query.cap] for query in asked]
     texts = [query.text for query in asked]
-    figures, bias = measure(matcher, ids, places, texts, embed(embedder, texts))
-    peer = None if options.json else semantic_router(cards, places, texts, embedder)
+    vectors = embed(embedder, texts)
+    figures, bias = measure(matcher, ids, places, texts, vectors)
+    peer = None if options.json else semantic_router(cards, places, vectors, embedder)
 
     for note in notes:
         print(f"note: {note}", file=sys.stderr)

@@ -71,7 +71,7 @@ def test_tools_propose_phrases_and_names_of_programs_are_read_as_words() -> None
     card = Card("tool/call", "Things", tools=(Tool("getTideTimes", "When the sea is high"), Tool("silent")))
     assert phrases(card) == ["get Tide Times: When the sea is high"]
     assert humanise("get_tide-times") == "get tide times" == humanise("getTideTimes").lower()
-    assert humanise("HTTPServer2Go") == "HTTP Server2 Go"
+    assert humanise("ABCmouse2Go") == "ABCmouse2 Go"
     assert words("Booking a book") == ["booking", "a", "book", "booki-"]
 
 
