@@ -35,6 +35,7 @@ def create(node: HttpNode) -> Blueprint:
         if entry.feedback != word:
             entry.feedback = word
             opinion = round(await node.judge(ran.peer, ran.card_id, good), 4)
+            node.router.told(entry.decision, ran.card_id, good)
         return answer(_view(entry, opinion))
 
     return blueprint

@@ -29,6 +29,8 @@ class Decides(Protocol):
 
     async def decide(self, intent: Intent) -> Decision: ...
 
+    def told(self, decision: Decision, card_id: bytes, good: bool) -> None: ...
+
 
 class Runs(Protocol):
     """The dispatcher."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from atmosphere.capabilities.card import Card
+from atmosphere.routing.calibration import Evidence
 from atmosphere.routing.intent import Intent
 from transports.peer_id import PeerId
 
@@ -67,6 +68,10 @@ class Decision:
     """Probability that the best matching card is what was meant; None: meaning had nothing to decide."""
     somebody: float | None = None
     """Probability that any card is; low, and the candidates are merely the nearest."""
+    meant: bytes = b""
+    """The best matching card; empty: meaning had nothing to decide."""
+    evidence: Evidence | None = None
+    """What both probabilities were read off."""
 
     @property
     def chosen(self) -> Candidate | None:

@@ -6,7 +6,8 @@
   times that of its subject (phrases.py). One vector per card; it is what travels through the mesh.
 - **BM25** over the words of the same texts (lexical.py).
 - **contrast**, for the SHORTLIST best by the other two: kernel ridge regression over the phrases of these cards alone.
-  It asks what tells them apart, where a centroid only asks what each is like. It is learnt from the cards at the
+  It asks what tells them apart, where a centroid only asks what each is like. It counts by how many phrases there are
+  (n of them for n / (1 + n)): between bare descriptions it does harm. It is learnt from the cards at the
   moment of the decision (a system of at most 96 equations, 0.3 ms), so there is no model to train, ship or keep in step
   with cards that come and go.
 
@@ -217,8 +218,9 @@ class CardVectors:
             fits[rows] = (self.cosines(query) + np.float32(LEXICAL_WEIGHT) * self.lexical(asked))[rows]
         best = _top(fits, min(RANKED, len(rows)))
         close = best[:SHORTLIST]
-        if len(close) > 1:
-            lifted = fits[close] + np.float32(CONTRAST_WEIGHT) * self._contrast(query, close)
+        weight = CONTRAST_WEIGHT * self._experience(close)
+        if len(close) > 1 and weight:
+            lifted = fits[close] + np.float32(weight) * self._contrast(query, close)
             if len(best) > SHORTLIST:  # what was not looked at closely stays behind what was
                 behind = float(lifted.min()) - float(fits[best[SHORTLIST]])
                 fits += np.float32(min(0.0, behind))
@@ -263,6 +265,11 @@ class CardVectors:
                 self._cards.append(card_id)
             self._rows[card_id] = row
         return row
+
+    def _experience(self, best: Rows) -> float:
+        """The mean of n / (1 + n) over the cards, n their phrases: 0..1. A subject alone shows no contrast."""
+        counts = [self._said.get(row, 0) for row in best.tolist()]
+        return sum(count / (1 + count) for count in counts) / len(counts) if counts else 0.0
 
     def _contrast(self, query: Vector, best: Rows) -> Vector:
         """Of each of *best*: how much of the intent its phrases explain and the others' do not; shape (len(best),)."""

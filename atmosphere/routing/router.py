@@ -140,6 +140,8 @@ class Router:
             second="" if settled is None else settled.reason,
             right=right,
             somebody=None if matches is None else matches.somebody,
+            meant=matches.best[0].card if matches is not None and matches.best else b"",
+            evidence=None if matches is None else matches.evidence,
         )
 
     async def explain(self, intent: Intent, limit: int) -> tuple[Decision, tuple[Refused, ...]]:
@@ -157,6 +159,14 @@ class Router:
                     card = route.card
                     refused.append(Refused(node.peer, node.name, route.entry.card, card.type, card.model, why))
         return decision, tuple(refused)
+
+    def told(self, decision: Decision, card_id: bytes, good: bool) -> None:
+        """Somebody says that what *card_id* made of an intent was good, or bad: the probabilities follow it.
+
+        Nothing is learnt where another card than the best matching one did it: the pick was not meaning's.
+        """
+        if decision.evidence is not None and card_id == decision.meant:
+            self.vectors.calibration.learn(decision.evidence, right=good)
 
     def forget(self, peer: PeerId) -> None:
         """*peer* is put out of the mesh: what was learnt of it goes with it."""

@@ -129,6 +129,7 @@ class FakeNode:
         self._backends: list[BackendConfig] = []
         self.decisions = DecisionLog()
         self.judged: list[tuple[PeerId, bytes, bool]] = []
+        self.calibrated: list[tuple[bytes, bool]] = []
         self.meter = Meter(CostConfig())
         self.capability_names: dict[str, frozenset[str]] = {}
 
@@ -151,6 +152,9 @@ class FakeNode:
         await trio.lowlevel.checkpoint()
         self.judged.append((peer, card_id, good))
         return 0.25 if good else -0.25
+
+    def told(self, decision: Decision, card_id: bytes, good: bool) -> None:
+        self.calibrated.append((card_id, good))
 
     def levels(self) -> dict[str, frozenset[str]]:
         return self.capability_names

@@ -97,10 +97,15 @@ def test_contrast_tells_cards_apart_that_share_most_of_what_they_say() -> None:
         parts = np.stack([*shared, own])
         matcher.put(key(number), centroid(parts), parts)
     query = unit(1, 0, 0, 0.5)
-    cosines, matches = matcher.cosines(query), matcher.match(query)
+    cosines, bare = matcher.cosines(query), matcher.match(query)
+    assert bare.evidence is not None
+    assert bare.evidence.margin == pytest.approx(cosines[1] - cosines[0]), "a subject alone shows no contrast"
+    for number in range(2):
+        matcher.describe(key(number), Card("tool/call", "", examples=("one", "two", "three", "four")))
+    matches = matcher.match(query)
     assert matches.best[0].card == key(1)
     assert matches.evidence is not None
-    assert matches.evidence.margin > 2 * (cosines[1] - cosines[0]) > 0
+    assert matches.evidence.margin > 2 * bare.evidence.margin > 0
 
 
 def test_cards_come_and_go_one_by_one_and_leave_nothing() -> None:
