@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from atmosphere.mesh.table import GradientTable, Route
 from atmosphere.routing.filters import Asker, Sieve
 from atmosphere.routing.intent import Intent
-from atmosphere.routing.matching import CardVectors, Rows
+from atmosphere.routing.matching import SHORTLIST as CLOSE
+from atmosphere.routing.matching import CardVectors, Fit, Rows
 
 KEPT = 64
 """Different questions; each holds a list of routes."""
@@ -42,6 +43,16 @@ class Reachable:
         if self._rows is None or self._generation != vectors.generation:
             self._rows, self._generation = vectors.rows_of(self.by_card), vectors.generation
         return self._rows
+
+
+    def nearest(self, best: Iterable[Fit], enough: int) -> list[Route]:
+        """The pairs of the *best* cards, best first: of the CLOSE first ones all, then until there are *enough*."""
+        found: list[Route] = []
+        for place, fit in enumerate(best):
+            if place >= CLOSE and len(found) >= enough:
+                break
+            found += self.by_card[fit.card]
+        return found
 
 
 class Reach:

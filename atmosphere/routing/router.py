@@ -90,7 +90,7 @@ class Router:
             query = await self.embed(intent.text)
             matches = self.vectors.match(query, intent.text[:MAX_QUERY_CHARS], reachable.rows(self.vectors))
             if keep <= RANKED == len(matches.best) < len(reachable.by_card):  # the others are too far behind
-                considered = [route for fit in matches.best for route in reachable.by_card[fit.card]]
+                considered = reachable.nearest(matches.best, keep)
         considered = self._reach.now(considered)
         affinity = self.affinity.weigh(intent, considered)
         sized = _sizes(intent, considered)
