@@ -144,6 +144,8 @@ def _print_decision(decision: dict[str, Any]) -> None:
         print_table(("stopped by", "node", "type", "model or card"), refused)
     if decision.get("more"):
         click.echo(f"{decision['more']} more could do it as well; --all lists them")
+    if decision.get("doubt"):
+        click.echo(plain(decision["doubt"]))
     click.echo(f"decided in {decision['ms']:.2f} ms")
 
 

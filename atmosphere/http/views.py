@@ -14,7 +14,7 @@ OWNER = "atmosphere"
 
 
 def decision_view(decision: Decision) -> dict[str, Any]:
-    """``{"chosen", "candidates", "filtered", "missing", "second", "ms"}``; chosen is null when nobody can."""
+    """What was decided and why; ``chosen`` is null when nobody can, ``probability`` where meaning decided nothing."""
     chosen = decision.chosen
     return {
         "chosen": None if chosen is None else _candidate(chosen),
@@ -26,6 +26,10 @@ def decision_view(decision: Decision) -> dict[str, Any]:
         "more": decision.more,
         "filtered": dict(decision.filtered),
         "missing": decision.missing,
+        "probability": None if decision.right is None or decision.somebody is None else {
+            "right": round(decision.right, 3), "somebody": round(decision.somebody, 3)
+        },
+        "doubt": decision.doubt,
         "second": decision.second,
         "ms": round(decision.elapsed_ms, 3),
     }

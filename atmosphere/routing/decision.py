@@ -15,6 +15,9 @@ DECISIONS_KEPT = 1000
 """Decisions that can be asked about later: about 2 KB each."""
 RUNNERS_UP_KEPT = 3
 """Candidates of each; the others are recomputed when somebody asks."""
+NEAREST = 3
+"""Cards that are named when probably nobody can."""
+UNSURE = 0.5
 TEXT_KEPT = 512
 """Characters of the intent's text that are kept with it: enough to recompute the match."""
 
@@ -76,6 +79,27 @@ class Decision:
     @property
     def chosen(self) -> Candidate | None:
         return self.candidates[0] if self.candidates else None
+
+    @property
+    def nearest(self) -> tuple[Card, ...]:
+        """The cards of the candidates that match best, at most NEAREST, best first."""
+        best: dict[bytes, Candidate] = {}
+        for one in self.candidates:
+            best.setdefault(one.card_id, one)
+        ordered = sorted(best.values(), key=lambda one: one.factors.get("match", 1.0), reverse=True)
+        return tuple(one.card for one in ordered[:NEAREST])
+
+    @property
+    def doubt(self) -> str:
+        """For people: that probably nobody can, what comes nearest, and what would help; empty where somebody can."""
+        if self.somebody is None or self.somebody >= UNSURE or not self.candidates:
+            return ""
+        names = ", ".join(f"{card.type} {card.model}".strip() for card in self.nearest)
+        return (
+            f"probably no card is for this (probability {self.somebody:.2f} that one is); the nearest are {names}. If "
+            "one of them can do it, an example of such a request on its card would say so; if none can, a backend that "
+            "does is needed on any node"
+        )
 
 
 @dataclass(slots=True)

@@ -51,8 +51,6 @@ SHARPNESS = 4.0
 CHUNK = 512
 """Rows that are multiplied at once: few enough for one thread. A second one, on a busy machine, is waited for: a scan
 of 10,000 cards takes 0.6 ms in chunks, and was seen to take 20 ms in one piece."""
-NEAREST = 3
-"""Named when nobody can."""
 
 _LEVELS = 127
 
@@ -101,11 +99,6 @@ class Matches:
     """Probability that the best one is what was meant; 0 without a card."""
     evidence: Evidence | None
     """What both were read off, for what is learnt when the outcome is known; None without a card."""
-
-    @property
-    def nearest(self) -> tuple[Fit, ...]:
-        """For people: what came closest."""
-        return self.best[:NEAREST]
 
     @cached_property
     def order(self) -> list[bytes]:

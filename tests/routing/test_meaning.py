@@ -51,6 +51,19 @@ async def test_a_decision_by_meaning_says_how_probable_it_is(world: World) -> No
     assert 0 < far.somebody < near.somebody < 1
 
 
+async def test_where_probably_nobody_can_the_nearest_are_named_with_what_would_help(world: World) -> None:
+    world.node(OTHER, CHAT, COOKING)
+    world.node(THIRD, CHAT)
+    assert (await world.router.decide(BAKING)).doubt == ""
+    far = await world.router.decide(Intent(tool="chat", text="xylophone quarks"))
+    assert far.candidates, "it is a doubt and no refusal"
+    assert set(far.nearest) == {CHAT, COOKING}
+    assert far.doubt.startswith("probably no card is for this (probability 0.")
+    assert "llm/chat llama3.2:latest" in far.doubt
+    assert "an example of such a request on its card" in far.doubt
+    assert (await world.router.decide(ASK)).doubt == ""
+
+
 async def test_where_meaning_has_nothing_to_decide_there_is_no_probability(world: World) -> None:
     world.node(OTHER, CHAT, COOKING)
     named = await world.router.decide(ASK)
