@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ FILE = "config.yaml"
 DEFAULT_HTTP = "127.0.0.1:11451"
 NETWORKS = ("lan", "wan", "simulation")
 HOME_VARIABLE = "ATMOSPHERE_HOME"
+PREFERENCES = ("fast", "cheap", "near")
+DECISION_MODES = ("off", "ambiguous", "always")
 
 
 class ConfigError(Exception):
@@ -39,6 +42,108 @@ class BackendConfig:
     continuation: bool = False
     """The server goes on with an answer whose beginning it is given (vLLM, llama.cpp and Ollama do): a stream that
     breaks on another node may be continued here, and one that breaks here elsewhere."""
+    price_micros: int = 0
+    """What a call is to cost others, in millionths of the owner's unit: of a paid API about what it charges."""
+    labels: tuple[str, ...] = ()
+    """Facts about what it offers, for constraints: ``cloud``, ``eu``."""
+
+    def __post_init__(self) -> None:
+        if self.price_micros < 0:
+            raise ConfigError(f"price_micros: expected 0 or more, found {self.price_micros}")
+
+
+@dataclass(frozen=True, slots=True)
+class CostConfig:
+    """What work here costs besides what is measured: the owner's word, as multipliers of the neutral cost 1."""
+
+    measure: bool = True
+    """Read battery, processors, memory and connection of this machine; else only the other settings count."""
+    multiplier: float = 1.0
+    """Always: above 1 others are preferred to this node."""
+    on_battery_multiplier: float = 2.0
+    low_battery_multiplier: float = 5.0
+    """Besides, below 20 % of charge."""
+    metered_connection_multiplier: float = 3.0
+    metered: bool | None = None
+    """Whether this node's connection is paid by volume; None: found out where the system says so."""
+    bandwidth_mbps: float | None = None
+    """Of the connection; None: what the network interface says of itself."""
+    peak_hours: str = ""
+    """Local time: ``09:00-17:00``, several separated by commas; past midnight is fine."""
+    peak_multiplier: float = 1.5
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, float) and not 0 < value < float("inf"):
+                raise ConfigError(f"{item.name}: expected a number above 0, found {value!r}")
+        self.peak_ranges()
+
+    def peak_ranges(self) -> tuple[tuple[int, int], ...]:
+        """The peak hours as (from, to), minutes since midnight."""
+        ranges = []
+        for part in filter(None, (part.strip() for part in self.peak_hours.split(","))):
+            found = _HOURS.fullmatch(part)
+            minutes = [int(hour) * 60 + int(minute) for hour, minute in (found.group(1, 2), found.group(3, 4))
+                       ] if found else []
+            if len(minutes) != 2 or max(minutes) > 24 * 60 or minutes[0] == minutes[1]:
+                raise ConfigError(f"peak_hours: expected times like 09:00-17:00, found {part!r}")
+            ranges.append((minutes[0], minutes[1]))
+        return tuple(ranges)
+
+
+_HOURS = re.compile(r"(\d\d):([0-5]\d)-(\d\d):([0-5]\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingConfig:
+    """What the owner allows of everything that is sent from this node to others, whoever asked."""
+
+    stay: tuple[str, ...] = ()
+    """Capability types, exact or families like ``knowledge/*``, whose work never leaves this node."""
+    never: tuple[str, ...] = ()
+    """Peer ids of nodes that get no work from here."""
+    labels: tuple[str, ...] = ()
+    """Labels that every other node must carry (``site:home``)."""
+    avoid_labels: tuple[str, ...] = ()
+    """Labels that no other node may carry (``cloud``)."""
+    max_price_micros: int | None = None
+    """The dearest offer of another node that may be used, in millionths of a call's price."""
+    decision_model: str = "ambiguous"
+    """When a decision model of the mesh is asked who should do it: ``off``, ``ambiguous`` (where this node is unsure)
+    or ``always``. It is given the words of the request and what the capabilities say of themselves."""
+    decision_deadline_ms: int = 300
+    """How long a request may wait for that: less than a person notices, enough for a small model on a CPU."""
+    decision_below: float = 0.7
+    """Unsure means: this node's own probability that its choice is right is below this."""
+
+    def __post_init__(self) -> None:
+        if self.decision_model not in DECISION_MODES:
+            raise ConfigError(f"decision_model is {self.decision_model!r}; known are {', '.join(DECISION_MODES)}")
+        if not 1 <= self.decision_deadline_ms <= 10_000:
+            raise ConfigError(f"decision_deadline_ms: expected 1 to 10000, found {self.decision_deadline_ms}")
+        if not 0 <= self.decision_below <= 1:
+            raise ConfigError(f"decision_below: expected a probability, found {self.decision_below}")
+
+
+@dataclass(frozen=True, slots=True)
+class NameConfig:
+    """A capability name that clients may write in place of a model's: what the model must be able to do."""
+
+    type: str | None = None
+    text: str = ""
+    """What it is for, in words: matched with what capabilities say of themselves."""
+    inputs: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    min_context_tokens: int = 0
+    gpu_required: bool = False
+    prefer: str = ""
+    """``fast``, ``cheap`` or ``near``."""
+
+    def __post_init__(self) -> None:
+        if self.prefer not in ("", *PREFERENCES):
+            raise ConfigError(f"prefer is {self.prefer!r}; known are {', '.join(PREFERENCES)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +172,10 @@ class Config:
     backends: tuple[BackendConfig, ...] = ()
     aliases: typing.Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What clients write -> a model's name, or a list of models that the owner holds for equivalent, best first."""
+    names: typing.Mapping[str, NameConfig] = field(default_factory=dict)
+    """Capability names that clients may write in place of a model's, besides ``fast``, ``vision`` and ``best-code``."""
+    routing: RoutingConfig = field(default_factory=RoutingConfig)
+    cost: CostConfig = field(default_factory=CostConfig)
     labels: tuple[str, ...] = ()
     """Facts about this node for constraints: ``gpu``, ``site:home``."""
     concurrency: int = 4
@@ -129,7 +238,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if isinstance(value, typing.Mapping):
-        return {key: one[0] if len(one) == 1 else list(one) for key, one in value.items()}
+        return {key: _plain(one) if dataclasses.is_dataclass(one) else one[0] if len(one) == 1 else list(one)
+                for key, one in value.items()}
     return value
 
 
@@ -144,7 +254,7 @@ def _build(kind: type[T], data: dict[str, Any], where: str) -> T:
     values = {name: _convert(hints[name], value, f"{where}: {name}") for name, value in data.items()}
     try:
         return kind(**values)
-    except TypeError as error:
+    except (TypeError, ConfigError) as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
@@ -158,9 +268,16 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where}: expected a list, found {value!r}")
         return tuple(_convert(typing.get_args(hint)[0], item, where) for item in value)
     if origin is not None and isinstance(value, dict):
-        return types.MappingProxyType({str(key): _names(item, f"{where}: {key}") for key, item in value.items()})
+        kind = typing.get_args(hint)[1]
+        return types.MappingProxyType({
+            str(key): _convert(kind, item, f"{where}: {key}") if dataclasses.is_dataclass(kind) else
+            _names(item, f"{where}: {key}")
+            for key, item in value.items()
+        })
     if dataclasses.is_dataclass(hint) and isinstance(value, dict) and isinstance(hint, type):
         return _build(hint, value, where)
+    if hint is str and value is False:
+        return "off"  # YAML reads the bare word so
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool) == isinstance(value, bool):

@@ -37,6 +37,9 @@ class Env(Protocol):
         Not interrupted by cancellation: the call returns when *function* has.
         """
 
+    async def run_abandonable(self, function: Callable[[], T]) -> T:
+        """As :meth:`run_blocking`, for what may never return (a driver): cancelled, it leaves *function* behind."""
+
 
 class SystemEnv:
     """The real world. Durations follow Trio's clock where Trio runs, so a test's clock governs them too."""
@@ -62,6 +65,11 @@ class SystemEnv:
         import trio
 
         return await trio.to_thread.run_sync(function)
+
+    async def run_abandonable(self, function: Callable[[], T]) -> T:
+        import trio
+
+        return await trio.to_thread.run_sync(function, abandon_on_cancel=True)
 
 
 class FixedEnv:
@@ -95,4 +103,7 @@ class FixedEnv:
         return self.random.randbytes(size)
 
     async def run_blocking(self, function: Callable[[], T]) -> T:
+        return function()
+
+    async def run_abandonable(self, function: Callable[[], T]) -> T:
         return function()

@@ -58,6 +58,16 @@ MIGRATIONS: tuple[str, ...] = (
         attempts INTEGER NOT NULL, began_at REAL NOT NULL, seconds REAL NOT NULL,
         PRIMARY KEY (plan, unit)) STRICT;
     """,
+    # 3: what was learnt of other nodes' capabilities
+    """
+    CREATE TABLE learnt (
+        peer BLOB NOT NULL, card BLOB NOT NULL,
+        opinion REAL NOT NULL,         -- what people said of its answers, -1 to 1
+        seconds REAL NOT NULL,         -- until the first answer; 0: not known
+        at REAL NOT NULL,              -- both as of then, Unix seconds
+        PRIMARY KEY (peer, card)) STRICT;
+    CREATE INDEX learnt_at ON learnt(at);
+    """,
 )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import trio
 
 from atmosphere.config import Config
+from atmosphere.cost import FixedMachine, Readings
 from atmosphere.embedding import HashEmbedder
 from atmosphere.env import SystemEnv
 from atmosphere.identity import Keyring, accept_enrolment, parse_invite
@@ -28,6 +29,8 @@ class Meshes:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.machines: dict[str, FixedMachine] = {}
+        """What each node believes of its machine, by the home's name: idle, whatever else runs beside the tests."""
 
     def found(self, name: str = "A") -> Path:
         """A home with a new mesh."""
@@ -67,7 +70,8 @@ class Meshes:
     async def dialling(self, home: Path, *bootstrap: str, **settings: object) -> AsyncIterator[Node]:
         """Run the node of *home*; it dials the addresses *bootstrap*."""
         config = Config(listen=LISTEN, bootstrap=bootstrap, mdns=False, probe=False, **settings)  # type: ignore[arg-type]
-        async with open_node(home, config, env=ENV, embedder=HashEmbedder) as node:
+        machine = self.machines.setdefault(home.name, FixedMachine(Readings()))
+        async with open_node(home, config, env=ENV, embedder=HashEmbedder, machine=machine) as node:
             yield node
 
 

@@ -45,6 +45,8 @@ class Target:
     """The owner named it; otherwise it is a usual port on loopback."""
     continuation: bool = False
     """The owner says that it goes on with an answer whose beginning it is given."""
+    price_micros: int = 0
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ def plan_targets(
         except ValueError as error:
             raise ConfigError(f"backend {backend.url}: {error}") from error
         key = environ[backend.key_env] if backend.key_env else ""
-        targets.append(Target(backend.url, kind, key, configured=True, continuation=backend.continuation))
+        targets.append(Target(backend.url, kind, key, configured=True, continuation=backend.continuation,
+                              price_micros=backend.price_micros, labels=backend.labels))
     taken = {_address(target.url) for target in targets}
     if probe:
         for kind in kinds.values():
@@ -110,6 +113,12 @@ def _continuing(provision: Provision) -> Provision:
     if "stream" not in card.features:
         return provision
     return replace(provision, card=replace(card, features=(*card.features, CONTINUE)))
+
+
+def _owned(provision: Provision, target: Target) -> Provision:
+    """*provision* with what the owner says of the backend that it comes from."""
+    return replace(provision, price_micros=provision.price_micros or target.price_micros,
+                   labels=tuple(dict.fromkeys((*provision.labels, *target.labels))))
 
 
 async def is_node(url: str) -> bool:
@@ -273,6 +282,8 @@ class Scanner:
         watch.models = tuple(sorted({item.card.model or item.card.type for item in provisions}))
         if watch.target.continuation:
             provisions = [_continuing(item) for item in provisions]
+        if watch.target.price_micros or watch.target.labels:
+            provisions = [_owned(item, watch.target) for item in provisions]
         self._registry.update(watch.backend, provisions)
 
     def _lost(self, watch: _Watch, reason: str) -> None:

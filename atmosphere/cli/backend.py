@@ -37,10 +37,14 @@ def backend() -> None:
 @click.option("--key-env", metavar="NAME", help="The environment variable that holds the API key (never stored).")
 @click.option("--continuation", is_flag=True,
               help="It goes on with an answer whose beginning it is given (vLLM, llama.cpp, Ollama).")
+@click.option("--price", type=click.FloatRange(0, 1e6), default=0.0, metavar="UNITS",
+              help="What a call costs, in a unit of your own (dollars, say): the mesh prefers what is cheaper.")
+@click.option("--label", "labels", multiple=True, metavar="LABEL", help="A fact about it, for constraints: cloud, eu.")
 @pass_home
-def add(home: Home, url: str, kind: str, key_env: str | None, continuation: bool) -> None:
+def add(home: Home, url: str, kind: str, key_env: str | None, continuation: bool, price: float,
+        labels: tuple[str, ...]) -> None:
     """Add the server at URL (kept in config.yaml)."""
-    new = BackendConfig(url, kind, key_env, continuation)
+    new = BackendConfig(url, kind, key_env, continuation, round(price * 1e6), labels)
     changed = _with(home.config(), new)
     with home.node_or_lock() as control:
         if control:

@@ -42,11 +42,13 @@ class Route:
     path: str
     overhead_ms: str
     """What the node added to the work itself, up to the first byte."""
+    request_id: str = ""
 
     @classmethod
     def of(cls, response: httpx2.Response) -> Route:
         headers = response.headers
-        return cls(*(headers.get(f"x-atmosphere-{name}", "") for name in ("node", "capability", "path", "overhead-ms")))
+        names = ("node", "capability", "path", "overhead-ms", "request-id")
+        return cls(*(headers.get(f"x-atmosphere-{name}", "") for name in names))
 
 
 class Control:

@@ -12,8 +12,8 @@ from atmosphere.cli.home import Failure, Home
 from atmosphere.config import HOME_VARIABLE
 
 COMMANDS = "atmosphere.commands"
-ORDER = ("init", "run", "invite", "join", "status", "ask", "route", "call", "plan", "knowledge", "backend", "keys",
-         "auth", "issuer", "revoke", "owner", "audit", "stop", "leave",
+ORDER = ("init", "run", "invite", "join", "status", "ask", "route", "call", "plan", "knowledge", "backend", "cost",
+         "keys", "auth", "issuer", "revoke", "owner", "audit", "stop", "leave",
          "simulate")
 """The order in which a person needs them; commands of other distributions follow, by name."""
 

@@ -78,11 +78,15 @@ def create(node: HttpNode) -> Blueprint:
     @blueprint.post("/backends")
     async def add_backend() -> Response:
         body = await read_object()
-        only(body, "url", "kind", "key_env", "continuation")
+        only(body, "url", "kind", "key_env", "continuation", "price_micros", "labels")
         kind = text(body, "kind") or KINDS[0]
         if kind not in KINDS:
             raise invalid(f"'kind' must be one of {', '.join(KINDS)}", "kind")
-        backend = BackendConfig(required(body, "url"), kind, text(body, "key_env"), flag(body, "continuation"))
+        price = body.get("price_micros", 0)
+        if not isinstance(price, int) or isinstance(price, bool) or price < 0:
+            raise invalid("'price_micros' must be a whole number of at least 0", "price_micros")
+        backend = BackendConfig(required(body, "url"), kind, text(body, "key_env"), flag(body, "continuation"), price,
+                                texts(body, "labels"))
         if any(known.url == backend.url for known in config.load(node.home).backends):
             raise HttpError(409, f"{backend.url} is a backend of this node already; to change it, remove it first",
                             "backend_exists", "url")

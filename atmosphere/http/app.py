@@ -13,7 +13,7 @@ from quart import Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from atmosphere.http import admin, inspection, plans, routes, trust
+from atmosphere.http import admin, decision_log, decisions, feedback, inspection, plans, routes, trust
 from atmosphere.http.access import Access
 from atmosphere.http.errors import HttpError, envelope, refusal
 from atmosphere.http.gate import Gate, Gone, Message, Receive, Scope, Send, read_head, send_answer
@@ -68,7 +68,8 @@ class HttpApp(QuartTrio):
         except HttpError as error:
             gate.refused += 1
             await gate.drain(receive)
-            await send_answer(send, refusal(error))
+            refused = decisions.systemone_refusal if path == decisions.SYSTEMONE else refusal
+            await send_answer(send, refused(error))
         except Gone:
             return
         finally:
@@ -85,11 +86,13 @@ def create_app(node: HttpNode, gate: Gate, access: Access | None = None) -> Http
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # no preflight is ever granted
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_blueprint(routes.create(node))
+    app.register_blueprint(feedback.create(node))
     app.register_blueprint(plans.create(node, sees_all=access is None))
     if access is None:
         app.register_blueprint(admin.create(node))
         app.register_blueprint(trust.create(node))
         app.register_blueprint(inspection.create(node))
+        app.register_blueprint(decision_log.create(node))
     app.register_error_handler(HttpError, _refused)
     app.register_error_handler(HTTPException, _http_exception)
     return app
@@ -113,8 +116,8 @@ async def _http_exception(error: HTTPException) -> Response:
     status = error.code or 500
     message = {
         404: "there is no such route; this node has /v1/models, /v1/chat/completions, /v1/completions, "
-             "/v1/embeddings, /v1/health, /v1/mesh/nodes, /v1/mesh/capabilities, /v1/mesh/route, /v1/tools/call, "
-             "/v1/plans",
+             "/v1/embeddings, /v1/systemone, /v1/decisions, /v1/health, /v1/mesh/nodes, /v1/mesh/capabilities, "
+             "/v1/mesh/route, /v1/mesh/feedback, /v1/tools/call, /v1/plans",
         405: "this route does not take this method",
         500: "a bug in this node; its log has the details",
     }.get(status, error.description or error.name)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
+from atmosphere.capabilities.decisions import DECIDE_TOOL, DECIDE_TYPE
 from atmosphere.http.errors import invalid
 from atmosphere.http.requests import Body, Extension, card_id, text
 from atmosphere.routing.intent import Constraints, Intent
+from atmosphere.routing.prompt import chat_prompt, count_tokens
 
 TEXT = frozenset({"text"})
 _MODALITY = {"image_url": "image", "image": "image", "input_image": "image",
@@ -37,12 +40,16 @@ def chat(body: Body, extension: Extension) -> Intent:
                           f"messages[{index}].content")
         if message["role"] == "user":
             meant = content if isinstance(content, str) else _joined(content or [])
+    tokens, prefixes = chat_prompt(body)
     return Intent(
         tool="chat",
         text=meant[:MAX_TEXT],
         model=text(body, "model"),
         inputs=frozenset(inputs) if len(inputs) > 1 else TEXT,
         features=_features(body),
+        tokens=tokens,
+        prefixes=prefixes,
+        prefer=extension.prefer,
         constraints=extension.constraints,
     )
 
@@ -57,6 +64,8 @@ def completion(body: Body, extension: Extension) -> Intent:
         tool="complete",
         text=last[:MAX_TEXT] if isinstance(last, str) else "",  # tokens mean nothing without their model
         model=text(body, "model"),
+        tokens=count_tokens(last) if isinstance(last, str) else 0,
+        prefer=extension.prefer,
         constraints=extension.constraints,
     )
 
@@ -68,7 +77,25 @@ def embedding(body: Body, extension: Extension) -> Intent:
         raise invalid("'input' must be a non-empty string or a list of strings or of tokens", "input")
     if body.get("encoding_format") not in (None, "float", "base64"):
         raise invalid("'encoding_format' must be \"float\" or \"base64\"", "encoding_format")
-    return Intent(tool="embed", model=text(body, "model"), constraints=extension.constraints)
+    return Intent(tool="embed", model=text(body, "model"), prefer=extension.prefer,
+                  constraints=extension.constraints)
+
+
+def decision(body: Body, extension: Extension) -> Intent:
+    """Typed questions in System One's form, checked. The state is material, not a wish: nothing to match cards with.
+
+    Each question is read with the state, so the longest of them has to fit beside it.
+    """
+    seen = _shows_images(body)
+    longest = max((count_tokens(json.dumps(question)) for question in body["questions"].values()), default=0)
+    return Intent(
+        tool=DECIDE_TOOL,
+        model=text(body, "model"),
+        inputs=TEXT | {"image"} if seen else TEXT,
+        tokens=0 if seen else count_tokens(json.dumps(body["state"])) + longest,  # pictures are no text
+        prefer=extension.prefer,
+        constraints=_of_type(extension.constraints, DECIDE_TYPE),
+    )
 
 
 def tool_call(body: Body, tool: str, extension: Extension) -> Intent:
@@ -83,7 +110,7 @@ def tool_call(body: Body, tool: str, extension: Extension) -> Intent:
         constraints = _of_type(constraints, kind)
     if constraints.card is None and constraints.type is None:
         raise invalid("say whose tool: 'capability' (a card id) or 'type' (like \"llm/embed\")", "type")
-    return Intent(tool=tool, constraints=constraints)
+    return Intent(tool=tool, prefer=extension.prefer, constraints=constraints)
 
 
 def dry_run(body: Body, extension: Extension) -> Intent:
@@ -93,7 +120,8 @@ def dry_run(body: Body, extension: Extension) -> Intent:
     model = text(body, "model")
     if meant is None and model is None and constraints.type is None and constraints.card is None:
         raise invalid("'intent' is missing: say in words what is wanted, or name a 'model' or a 'type'", "intent")
-    return Intent(tool=None, text=(meant or "")[:MAX_TEXT], model=model, constraints=constraints)
+    return Intent(tool=None, text=(meant or "")[:MAX_TEXT], model=model, prefer=extension.prefer,
+                  constraints=constraints)
 
 
 def _modalities(parts: list[Any], index: int) -> set[str]:
@@ -106,6 +134,16 @@ def _modalities(parts: list[Any], index: int) -> set[str]:
         if modality is not None:
             found.add(modality)
     return found
+
+
+def _shows_images(body: Body) -> bool:
+    """In any of the ways that servers take them: beside the state, or as parts of the messages that it is."""
+    state = body.get("state")
+    messages = [message for message in state if isinstance(message, dict)] if isinstance(state, list) else []
+    parts = [part for message in messages if isinstance(message.get("content"), list) for part in message["content"]]
+    return bool(body.get("images") or body.get("assets")) or any(
+        isinstance(part, dict) and _MODALITY.get(str(part.get("type"))) == "image" for part in parts
+    )
 
 
 def _joined(parts: list[Any]) -> str:

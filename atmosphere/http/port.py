@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,7 +14,7 @@ from atmosphere.config import BackendConfig, Config
 from atmosphere.env import Env
 from atmosphere.identity.api_keys import ApiKeys
 from atmosphere.identity.revocation import Target
-from atmosphere.routing.decision import Decision
+from atmosphere.routing.decision import Decision, DecisionLog, Refused
 from atmosphere.routing.intent import Intent
 from atmosphere.work.execution import Execution
 from atmosphere.work.plans.runner import PlanRunner
@@ -28,6 +28,8 @@ class Decides(Protocol):
     """The router."""
 
     async def decide(self, intent: Intent) -> Decision: ...
+
+    def told(self, decision: Decision, card_id: bytes, good: bool) -> None: ...
 
 
 class Runs(Protocol):
@@ -66,7 +68,13 @@ class HttpNode(Protocol):
     def api_keys(self) -> ApiKeys: ...
     @property
     def plans(self) -> PlanRunner: ...
+    @property
+    def decisions(self) -> DecisionLog: ...
 
+    async def explain(self, intent: Intent, limit: int) -> tuple[Decision, Sequence[Refused]]: ...
+    async def judge(self, peer: PeerId, card_id: bytes, good: bool) -> float: ...
+    def levels(self) -> Mapping[str, frozenset[str]]: ...
+    def cost_view(self) -> Any: ...
     def status(self) -> Any: ...
     def changes(self, since: int) -> Sequence[Any]: ...
     def statistics(self) -> Any: ...

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atmosphere.http.errors import HttpError, invalid
-from atmosphere.routing.intent import Constraints
+from atmosphere.routing.intent import Constraints, Prefer
 from transports.peer_id import PeerId
 
 FIELD = "atmosphere"
@@ -31,6 +31,7 @@ class Extension:
     deadline_s: float | None = None
     explain: bool = False
     """Add the decision with its reasons to the answer."""
+    prefer: Prefer = Prefer.BALANCED
 
 
 NO_EXTENSION = Extension()
@@ -76,12 +77,13 @@ def take_extension(body: Body) -> Extension:
     if value is None:
         return NO_EXTENSION
     fields = _object(value, FIELD)
-    _known(fields, FIELD, ("constraints", "deadline_ms", "explain"))
+    _known(fields, FIELD, ("constraints", "deadline_ms", "explain", "prefer"))
     deadline_ms = positive(fields, "deadline_ms", FIELD, most=MAX_DEADLINE_MS)
     return Extension(
         constraints=_constraints(fields.get("constraints")),
         deadline_s=None if deadline_ms is None else deadline_ms / 1000,
         explain=flag(fields, "explain", FIELD),
+        prefer=_prefer(text(fields, "prefer", FIELD)),
     )
 
 
@@ -91,10 +93,7 @@ def _constraints(value: Any) -> Constraints:
         return Constraints()
     fields = _object(value, where)
     _known(fields, where, ("type", "node", "card", "labels", "local_only", "max_latency_ms", "space",
-                           "min_context_tokens"))
-    labels = fields.get("labels") or []
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise invalid(f"{where}.labels must be a list of strings like [\"gpu\"]", f"{where}.labels")
+                           "min_context_tokens", "avoid_labels", "gpu_required"))
     least = fields.get("min_context_tokens") or 0
     if not isinstance(least, int) or isinstance(least, bool) or least < 0:
         raise invalid(f"{where}.min_context_tokens must be a whole number", f"{where}.min_context_tokens")
@@ -104,12 +103,29 @@ def _constraints(value: Any) -> Constraints:
         type=text(fields, "type", where),
         node=None if node is None else peer(node, f"{where}.node"),
         card=None if card is None else card_id(card, f"{where}.card"),
-        labels=frozenset(labels),
+        labels=_labels(fields, "labels", where),
+        avoid_labels=_labels(fields, "avoid_labels", where),
+        gpu_required=flag(fields, "gpu_required", where),
         local_only=flag(fields, "local_only", where),
         max_latency_ms=positive(fields, "max_latency_ms", where),
         space=text(fields, "space", where),
         min_context_tokens=least,
     )
+
+
+def _labels(fields: Body, name: str, where: str) -> frozenset[str]:
+    labels = fields.get(name) or []
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise invalid(f"{where}.{name} must be a list of strings like [\"gpu\"]", f"{where}.{name}")
+    return frozenset(labels)
+
+
+def _prefer(word: str | None) -> Prefer:
+    found = next((preference for preference in Prefer if preference == (word or "")), None)
+    if found is None:
+        known = ", ".join(filter(None, Prefer))
+        raise invalid(f"'{FIELD}.prefer' must be one of {known}, not {word!r:.40}", f"{FIELD}.prefer")
+    return found
 
 
 def text(fields: Body, name: str, where: str = "") -> str | None:

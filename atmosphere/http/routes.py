@@ -11,8 +11,11 @@ import atmosphere
 from atmosphere.http import intents
 from atmosphere.http.errors import HttpError
 from atmosphere.http.port import HttpNode
-from atmosphere.http.requests import Body, only, parse_body, take_extension
-from atmosphere.http.views import decision_view, models_view, plain
+from atmosphere.http.requests import Body, flag, only, parse_body, take_extension
+from atmosphere.http.views import decision_view, models_view, plain, refused_view
+
+ALL = 1000
+"""Candidates, and pairs that were filtered out, when all are asked for."""
 
 
 def answer(value: Any, status: int = 200) -> Response:
@@ -60,9 +63,12 @@ def create(node: HttpNode) -> Blueprint:
     async def route() -> Response:
         body = await read_object()
         extension = take_extension(body)
-        only(body, "intent", "model", "type")
+        only(body, "intent", "model", "type", "all")
         intent = intents.dry_run(body, extension)
-        return answer(decision_view(await node.router.decide(intent)))
+        if not flag(body, "all"):
+            return answer(decision_view(await node.router.decide(intent)))
+        decision, refused = await node.explain(intent, ALL)
+        return answer({**decision_view(decision), "refused": [refused_view(one) for one in refused]})
 
     return blueprint
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from atmosphere.http.port import HttpNode
-from atmosphere.routing.decision import Candidate, Decision
+from atmosphere.routing.decision import Candidate, Decision, Refused
 from atmosphere.routing.intent import AUTO
 from atmosphere.routing.models import same_model
 
@@ -14,7 +14,7 @@ OWNER = "atmosphere"
 
 
 def decision_view(decision: Decision) -> dict[str, Any]:
-    """``{"chosen", "candidates", "filtered", "missing", "ms"}``; chosen is null when nobody can."""
+    """What was decided and why; ``chosen`` is null when nobody can, ``probability`` where meaning decided nothing."""
     chosen = decision.chosen
     return {
         "chosen": None if chosen is None else _candidate(chosen),
@@ -23,10 +23,22 @@ def decision_view(decision: Decision) -> dict[str, Any]:
              "rtt_ms": candidate.rtt_ms, "factors": dict(candidate.factors)}
             for candidate in decision.candidates
         ],
+        "more": decision.more,
         "filtered": dict(decision.filtered),
         "missing": decision.missing,
+        "probability": None if decision.right is None or decision.somebody is None else {
+            "right": round(decision.right, 3), "somebody": round(decision.somebody, 3)
+        },
+        "doubt": decision.doubt,
+        "second": decision.second,
         "ms": round(decision.elapsed_ms, 3),
     }
+
+
+def refused_view(refused: Refused) -> dict[str, Any]:
+    """One pair that was filtered out."""
+    return {"peer_id": str(refused.peer), "name": refused.node_name, "capability": refused.card_id.hex(),
+            "type": refused.type, "model": refused.model, "filter": refused.filter}
 
 
 def _candidate(candidate: Candidate) -> dict[str, Any]:
@@ -35,7 +47,7 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
 
 
 def models_view(node: HttpNode) -> list[dict[str, Any]]:
-    """The models that can be routed to now, then the aliases of those, then ``auto``."""
+    """The models that can be routed to now with the aliases of those, then the capability names, then ``auto``."""
     created = int(node.started_at)
     types: dict[str, set[str]] = {}
     for capability in node.capabilities():
@@ -48,6 +60,8 @@ def models_view(node: HttpNode) -> list[dict[str, Any]]:
         if kinds:
             named[alias] = kinds
     views = [_model(name, created, sorted(kinds)) for name, kinds in sorted(named.items())]
+    views += [_model(name, created, sorted(kinds)) for name, kinds in sorted(node.levels().items())
+              if name not in named]
     return [*views, _model(AUTO, created, [])]
 
 

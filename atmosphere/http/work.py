@@ -1,4 +1,4 @@
-"""The routes that run work: chat, completions, embeddings, tool calls. Plain ASGI, because they are the hot path.
+"""The routes that run work: chat, completions, embeddings, decisions, tool calls. Plain ASGI: they are the hot path.
 
 Each becomes an intent and the bytes of its arguments; the dispatcher does the rest. While the work runs a second task
 waits for the client to go away; that cancels the work, wherever it runs.
@@ -20,7 +20,7 @@ import numpy
 import trio
 
 from atmosphere.audit import AuditKind
-from atmosphere.http import intents
+from atmosphere.http import decisions, intents
 from atmosphere.http.access import permitted
 from atmosphere.http.errors import Answer, HttpError, event, failure, invalid
 from atmosphere.http.gate import Receive, Send, send_answer
@@ -54,6 +54,8 @@ class Job:
     """Turns the result into what this client asked for; None: as it is."""
     names_result: bool = False
     """A streamed answer may end with a result of its own, sent as ``event: result``."""
+    failed: Callable[[CallError], Answer] = failure
+    """The answer for work that failed before its first byte, in the form that this route's clients know."""
 
 
 def chat_job(data: bytes) -> Job:
@@ -69,6 +71,26 @@ def completion_job(data: bytes) -> Job:
 def embedding_job(data: bytes) -> Job:
     """POST /v1/embeddings. The mesh speaks base64; floats are made here for who wants them."""
     return _openai_job(data, intents.embedding)
+
+
+def systemone_job(data: bytes) -> Job:
+    """POST /v1/systemone: typed questions, answered with probabilities."""
+    body = parse_body(data)
+    rewrite = FIELD in body
+    extension = take_extension(body)
+    decisions.checked(body)
+    intent = intents.decision(body, extension)
+    return Job(intent, dump_body(body) if rewrite else data, False, extension, failed=decisions.systemone_failure)
+
+
+def decisions_job(data: bytes) -> Job:
+    """POST /v1/decisions: the same in OpenAI's terms."""
+    body = parse_body(data)
+    extension = take_extension(body)
+    translation = decisions.translate(body)
+    intent = intents.decision(translation.body, extension)
+    return Job(intent, dump_body(translation.body), False, extension, translation.answer,
+               failed=decisions.decisions_failure)
 
 
 def tool_job(data: bytes) -> Job:
@@ -89,6 +111,8 @@ JOBS: dict[str, Callable[[bytes], Job]] = {
     "/v1/chat/completions": chat_job,
     "/v1/completions": completion_job,
     "/v1/embeddings": embedding_job,
+    decisions.SYSTEMONE: systemone_job,
+    decisions.DECISIONS: decisions_job,
     "/v1/tools/call": tool_job,
 }
 
@@ -204,7 +228,8 @@ class _Reply:
             await self._send({"type": "http.response.body", "body": event(error)})
         elif not self._begun:
             self._begun = True
-            await send_answer(self._send, failure(error), ((b"x-atmosphere-request-id", self.trace.hex().encode()),))
+            headers = ((b"x-atmosphere-request-id", self.trace.hex().encode()),)
+            await send_answer(self._send, self._job.failed(error), headers)
 
     async def _stream(self, execution: Execution, waited_s: float) -> None:
         send = self._send

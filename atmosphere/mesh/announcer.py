@@ -40,6 +40,7 @@ class Load:
     permille: int = 0
     queue: int = 0
     cost_milli: int = 1000
+    """What work here costs; 1000 is neutral. It moves in steps only (cost/meter.py), and each is told early."""
 
 
 def beacon_period(nodes: int) -> float:
@@ -168,6 +169,8 @@ class Announcer:
 
     def _load_changed(self) -> bool:
         load = self.load()
+        if load.cost_milli != self._told.cost_milli:
+            return True
         if abs(load.permille - self._told.permille) >= LOAD_STEP_PERMILLE:
             return True
         shorter, longer = sorted((load.queue, self._told.queue))

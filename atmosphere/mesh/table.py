@@ -5,8 +5,8 @@ Pure: no I/O, no clock of its own; times are seconds on the Env's monotonic cloc
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, MutableMapping
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, MutableMapping, Set
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from heapq import nsmallest
@@ -23,6 +23,8 @@ MAX_NODES = 10_000
 EVICTED = 100
 """Of them at once: to find one means to look at all."""
 CHANGES_KEPT = 1024
+SERVED_KEPT = 1024
+"""Models of which it is known who served them last."""
 MIN_PRUNE_S = 300.0
 """A node is forgotten after max(5 min, 3 of its periods) without a sign of life (the seeds ask 5 min)."""
 PRUNE_PERIODS = 3
@@ -84,9 +86,14 @@ class Node:
     @property
     def usable(self) -> bool:
         """Whether work may be sent there: what a member without scope ``serve`` offers is for itself alone."""
-        if self.state is not State.ONLINE or self.offer is None or self.membership is None:
-            return False
-        return self.path is Path.LOCAL or self.membership.allows(SERVE)
+        return self.offer is not None and self.unusable is None
+
+    @property
+    def unusable(self) -> str | None:
+        """Why no work at all may be sent there: ``state`` or ``scope``; None: it may."""
+        if self.state is not State.ONLINE or self.membership is None:
+            return "state"
+        return None if self.path is Path.LOCAL or self.membership.allows(SERVE) else "scope"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,16 @@ class Change:
     number: int
     peer: PeerId
     what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Who offered a model and does not any more."""
+
+    peer: PeerId
+    name: str
+    reason: str
+    """What it did, as the end of a sentence: ``is offline``, ``does not offer it any more``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +140,8 @@ class GradientTable:
     changes: deque[Change] = field(default_factory=lambda: deque(maxlen=CHANGES_KEPT))
     offline: dict[PeerId, None] = field(default_factory=dict)
     """Who is in state OFFLINE: it may come back."""
+    served: OrderedDict[str, Served] = field(default_factory=OrderedDict)
+    """Model -> who offered it last, of models that a node has withdrawn or was forgotten with."""
     listeners: set[Callable[[], None]] = field(default_factory=set)
     """Called synchronously after every change."""
 
@@ -216,6 +235,7 @@ class GradientTable:
         """Take in a verified offer of *peer*; cards that it names may still be missing."""
         node = self.nodes.get(peer)
         if node is not None and node.offer != offer:
+            self._note_served(node, {entry.card for entry in offer.entries}, "does not offer it any more")
             self.nodes[peer] = replace(node, offer=offer)
             self._changed(peer, "offer")
 
@@ -271,7 +291,25 @@ class GradientTable:
         node = self.nodes.pop(peer, None)
         if node is not None:
             self._holds(node, None)
+            self._note_served(node, frozenset(), "has gone")
             self._changed(peer, "forgotten")
+
+    def _note_served(self, node: Node, kept: Set[bytes], reason: str) -> None:
+        for entry in node.offer.entries if node.offer is not None else ():
+            card = self.cards.get(entry.card)
+            if entry.card not in kept and card is not None and card.model:
+                self.served[card.model] = Served(node.peer, node.name, reason)
+                self.served.move_to_end(card.model)
+                if len(self.served) > SERVED_KEPT:
+                    self.served.popitem(last=False)
+
+    def last_server(self, names: Callable[[str], bool]) -> Served | None:
+        """Who served a model that *names* takes, and does not now; None: nobody that this node has seen."""
+        for node in sorted(self.nodes.values(), key=lambda node: node.last_seen, reverse=True):
+            if node.unusable is not None and any(names(route.card.model) for route in self.routes_of(node)):
+                return Served(node.peer, node.name, "may not serve others" if node.unusable == "scope" else
+                              f"is {node.state}")
+        return next((served for model, served in reversed(self.served.items()) if names(model)), None)
 
     def prune(self, now: float) -> list[PeerId]:
         """Forget nodes that were silent for max(5 min, 3 periods), and cards that nobody offers; who went."""
@@ -292,8 +330,11 @@ class GradientTable:
         """Every (node, card) pair that work may be sent to now."""
         for node in self.nodes.values():
             if node.usable:
-                assert node.offer is not None
-                for entry in node.offer.entries:
-                    card = self.cards.get(entry.card)
-                    if card is not None:
-                        yield Route(node, entry, card)
+                yield from self.routes_of(node)
+
+    def routes_of(self, node: Node) -> Iterator[Route]:
+        """What *node* offers, whether work may be sent there or not."""
+        for entry in node.offer.entries if node.offer is not None else ():
+            card = self.cards.get(entry.card)
+            if card is not None:
+                yield Route(node, entry, card)

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from atmosphere.capabilities.backend import Backend
 from atmosphere.capabilities.registry import LocalRegistry, RegistryStatistics
 from atmosphere.capabilities.scanner import Scanner, TargetStatus, plan_targets
 from atmosphere.config import BackendConfig, Config
+from atmosphere.cost import Machine, Meter
+from atmosphere.cost.keeper import CostKeeper
+from atmosphere.cost.views import CostView, Price
 from atmosphere.embedding import Embedder
 from atmosphere.env import Env
 from atmosphere.identity import Identity, JoinRequest, Keyring, MemoryKeyring, Target
@@ -39,6 +42,12 @@ from atmosphere.mesh.views import (
     node_views,
 )
 from atmosphere.node.standing import Standing
+from atmosphere.routing.arbiter import ArbiterStatistics
+from atmosphere.routing.decision import Decision, DecisionLog, Refused
+from atmosphere.routing.filters import GPU, policy_of
+from atmosphere.routing.intent import Intent
+from atmosphere.routing.learnt import Learnt
+from atmosphere.routing.models import levels_of
 from atmosphere.routing.router import Router
 from atmosphere.routing.vectorizer import Vectorizer
 from atmosphere.store import Store
@@ -70,6 +79,8 @@ class Statistics:
     calls_out: ClientStatistics
     calls_in: ServerStatistics
     work: DispatcherStatistics
+    second: ArbiterStatistics | None
+    """What decision models were asked about routing."""
     detector: DetectorStatistics
     registry: RegistryStatistics
 
@@ -83,6 +94,8 @@ class Parts:
     embedder: Embedder
     backends: tuple[Backend, ...] = ()
     """Offered from the start, besides what is built in and what the settings name."""
+    machine: Machine | None = None
+    """What is read to know what work costs here; None: nothing is, only the settings count."""
 
 
 class Node:
@@ -106,7 +119,13 @@ class Node:
         self.api_keys = ApiKeys(store, env)
         self.standing = Standing(parts.keyring, config, store, self.audit, env)
         self.table = GradientTable(self.peer_id)
-        self.router = Router(self.table, embedder, env, config.aliases)
+        self.router = Router(
+            self.table, embedder, env, config.aliases, levels=levels_of(config.names), policy=policy_of(config.routing)
+        )
+        self.learnt = Learnt(self.router.outcomes, store, env)
+        self.learnt.load()
+        self.standing.on_revoked = self._revoked
+        self.cost = CostKeeper(parts.machine, Meter(config.cost), env, self._cost_changed)
         self.registry = LocalRegistry(env.monotonic, on_change=self._registry_changed)
         self.knowledge = Knowledge(store, embedder, env)
         targets = plan_targets(config.backends, probe=config.probe, environ=os.environ)
@@ -143,7 +162,15 @@ class Node:
 
     def _load(self) -> Load:
         load = self.registry.load()
-        return Load(load.permille, load.queue)
+        return Load(load.permille, load.queue, self.cost.meter.told_milli)
+
+    def _cost_changed(self) -> None:
+        self.mesh.load_moved()
+        self._changed.set()  # a GPU is a label of the offer
+
+    def _revoked(self, peer: PeerId) -> None:
+        self.router.forget(peer)
+        self.learnt.forget(peer)
 
     async def keep_offer(self) -> None:
         """Tell the mesh whenever what this node offers has changed, until cancelled."""
@@ -161,8 +188,9 @@ class Node:
             described.append((card_id, body, card))
             if card_id not in self.router.vectors:
                 self.vectorizer.own_card(card_id, card)
+        labels = {*self.config.labels, *((GPU,) if self.cost.meter.readings.gpus else ())}
         entries = [
-            dataclasses.replace(entry, labels=tuple(sorted({*entry.labels, *self.config.labels})))
+            dataclasses.replace(entry, labels=tuple(sorted({*entry.labels, *labels})))
             for entry in self.registry.offer_entries()
         ]
         self.mesh.offer(self.name, entries, described)
@@ -202,6 +230,7 @@ class Node:
             calls_out=self.client.statistics(),
             calls_in=self.calls.statistics(),
             work=self.dispatcher.statistics(),
+            second=None if self.router.arbiter is None else self.router.arbiter.statistics(),
             detector=self.mesh.watch.detector.statistics(),
             registry=self.registry.statistics(),
         )
@@ -209,6 +238,31 @@ class Node:
     def capabilities(self) -> tuple[CapabilityView, ...]:
         """What can be routed to now."""
         return capability_views(self.table)
+
+    def levels(self) -> Mapping[str, frozenset[str]]:
+        """The capability names that somebody can serve now, with the types that do."""
+        return self.router.offered_levels()
+
+    @property
+    def decisions(self) -> DecisionLog:
+        """The last decisions that were acted on."""
+        return self.router.log
+
+    async def explain(self, intent: Intent, limit: int) -> tuple[Decision, tuple[Refused, ...]]:
+        """How *intent* is decided now: up to *limit* candidates, up to *limit* pairs that were filtered out."""
+        return await self.router.explain(intent, limit)
+
+    async def judge(self, peer: PeerId, card_id: bytes, good: bool) -> float:
+        """Somebody found an answer of that pair good, or bad; the opinion of it now, -1 to 1, on disk."""
+        return await self.learnt.judge(peer, card_id, good)
+
+    def cost_view(self) -> CostView:
+        """What work here costs, and why."""
+        cards = self.registry.cards()
+        return CostView.of(self.cost.meter, [
+            Price(entry.card.hex(), cards[entry.card].type, cards[entry.card].model, entry.price_micros)
+            for entry in self.registry.offer_entries() if entry.price_micros
+        ])
 
     def create_invite(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from atmosphere.audit import AuditKind, AuditLog
 from atmosphere.config import Config
@@ -58,6 +58,8 @@ class Standing:
         self._audit = audit
         self._env = env
         self._rates = JoinRates()
+        self.on_revoked: Callable[[PeerId], None] = lambda peer: None
+        """Called of a peer that is not a member any more, or will never be one again."""
         # Set by connect(): they need a host.
         self.renewal: Renewal
         self._host: Host
@@ -125,6 +127,7 @@ class Standing:
     def expelled(self, peer: PeerId) -> None:
         """A peer's membership does not hold any more; the mesh has put it out."""
         self._audit.record(AuditKind.EXPELLED, str(peer))
+        self.on_revoked(peer)
 
     def heard(self, record: Record) -> None:
         """A new trust record is in force."""
@@ -132,6 +135,8 @@ class Standing:
             entry = open_revocation(record.body, self.identity.mesh, self._env.now())
             whom = entry.target.hex() if entry.kind is Target.MEMBERSHIP else str(PeerId.from_public_key(entry.target))
             self._audit.record(AuditKind.REVOKED, str(entry.signer), whom, entry.kind.name.lower(), entry.reason)
+            if entry.kind is not Target.MEMBERSHIP:
+                self.on_revoked(PeerId.from_public_key(entry.target))
         elif record.kind is Kind.ISSUER:
             mine = self._mesh.trust.issuers.chain_of(self.identity.peer_id)
             if mine and mine != self.identity.issuer_chain:

@@ -10,6 +10,8 @@ import trio
 
 from atmosphere import __version__
 from atmosphere.config import Config
+from atmosphere.cost import Machine
+from atmosphere.cost.machine import SystemMachine
 from atmosphere.embedding import Embedder, MiniLM
 from atmosphere.env import Env, SystemEnv
 from atmosphere.identity import Keyring
@@ -18,8 +20,10 @@ from atmosphere.mesh.detector_settings import PRESETS
 from atmosphere.mesh.service import Mesh
 from atmosphere.node.node import Node, Parts
 from atmosphere.node.serving import Serving
+from atmosphere.routing.arbiter import Arbiter, Deciders, settings_of
 from atmosphere.routing.vectorizer import Vectorizer
 from atmosphere.store import Store
+from atmosphere.work.deciding import MeshDecisions
 from atmosphere.work.dispatcher import Dispatcher
 from atmosphere.work.plans.permission import PlanPermission
 from atmosphere.work.plans.runner import PlanRunner
@@ -58,18 +62,21 @@ async def open_node(
     *,
     env: Env | None = None,
     embedder: Callable[[], Embedder] = MiniLM.load,
+    machine: Machine | None = None,
 ) -> AsyncIterator[Node]:
     """Run the node of *home* for the length of the block.
 
-    *home* must hold keys and a membership. *embedder*: loads the embedding model (in a thread). On exit the mesh is
-    told goodbye, work for others may finish within the grace period, then everything ends. Raises HomeError,
-    IdentityError, StoreError, ListenError, EmbedderError.
+    *home* must hold keys and a membership. *embedder*: loads the embedding model (in a thread). *machine*: what is
+    read to know what work costs here; None: this one. On exit the mesh is told goodbye, work for others may finish
+    within the grace period, then everything ends. Raises HomeError, IdentityError, StoreError, ListenError,
+    EmbedderError.
     """
     env = env or SystemEnv()
     keyring = Keyring(home)
     keyring.load()  # before anything is made in a home that has no mesh
     with closing(Store(home / "node.db", env)) as store:
-        parts = Parts(keyring, store, await env.run_blocking(embedder))
+        here = (machine or SystemMachine(env.monotonic)) if config.cost.measure else None
+        parts = Parts(keyring, store, await env.run_blocking(embedder), machine=here)
         async with run_node(parts, config, env) as node:
             yield node
 
@@ -101,6 +108,9 @@ async def _start(node: Node, host: Host, nursery: trio.Nursery) -> None:
     nursery.start_soon(node.audit.run)
     nursery.start_soon(node.standing.renewal.run)
     nursery.start_soon(node.vectorizer.run)
+    nursery.start_soon(node.learnt.run)
+    nursery.start_soon(env.run_blocking, node.router.triage.learn)
+    nursery.start_soon(node.cost.run)
     nursery.start_soon(node.keep_offer)
     nursery.start_soon(node.scanner.run)
     await nursery.start(node.plans.run)
@@ -156,6 +166,8 @@ def _wire(node: Node, host: Host, dialer: Dialer, nursery: trio.Nursery) -> None
         node.mesh.settled,
         on_failed=node.mesh.watch.failed,
     )
+    decisions = MeshDecisions(node.dispatcher, node.router, env)
+    node.router.arbiter = Arbiter(decisions, Deciders(node.table), env.monotonic, settings_of(config.routing))
     permission = PlanPermission(node.router, node.api_keys, node.audit)
     node.plans = PlanRunner(node.dispatcher.unit, node.store, env, permission)
     serving = Serving(node.registry, node.mesh, node.audit, env)

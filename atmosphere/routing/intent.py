@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from transports.peer_id import PeerId
 
 AUTO = "auto"
 """The model name that means: choose for me. An absent model means the same."""
+
+
+class Prefer(StrEnum):
+    """What counts for more than usual among those who can do it. It never outranks a filter."""
+
+    BALANCED = ""
+    FAST = "fast"
+    CHEAP = "cheap"
+    NEAR = "near"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,10 @@ class Constraints:
     """Vector space that embeddings must be in."""
     min_context_tokens: int = 0
     exclude: frozenset[PeerId] = frozenset()
+    avoid_labels: frozenset[str] = frozenset()
+    """None of them may be on the offer (``cloud``, ``site:office``): what must not see the request."""
+    gpu_required: bool = False
+    """The node must say that it has a GPU (label ``gpu``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +60,23 @@ class Intent:
     """Modalities that the request holds: an image never goes to a text-only model. Empty: a tool's plain arguments."""
     features: frozenset[str] = frozenset()
     """What the request uses: ``tools``, ``json_schema``, ``json_object``."""
+    tokens: int = 0
+    """Length of the request, counted (tokens.py); a model with a shorter context is filtered out. 0: not counted."""
+    prefixes: tuple[bytes, ...] = ()
+    """Keys of what the request begins with, the most specific first (affinity.py): who has it cached is preferred."""
+    prefer: Prefer = Prefer.BALANCED
+    level: str = ""
+    """The capability name (``vision``, ``best-code``) that *model* was; put there by the router."""
     constraints: Constraints = field(default_factory=Constraints)
 
     @property
     def names_model(self) -> bool:
         """Whether the caller asked for a model by name or alias (which is then never replaced by another)."""
-        return bool(self.equivalents) or (self.model is not None and self.model != AUTO)
+        return bool(self.equivalents) or (self.model is not None and self.model != AUTO and not self.level)
 
     @property
     def models(self) -> tuple[str, ...]:
         """The models that may do it, best first; empty: any."""
-        return self.equivalents or ((self.model,) if self.model is not None and self.model != AUTO else ())
+        if self.equivalents:
+            return self.equivalents
+        return (self.model,) if self.model is not None and self.names_model else ()

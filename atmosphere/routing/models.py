@@ -6,18 +6,54 @@ is known its model's name takes the alias's place in the arguments: here, once, 
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
+from atmosphere.config import NameConfig
 from atmosphere.routing.decision import Candidate
-from atmosphere.routing.intent import Intent
+from atmosphere.routing.intent import Intent, Prefer
 from protocols.call.errors import CallError, Code
 
 Aliases = Mapping[str, tuple[str, ...]]
 """What clients write -> the models that the owner holds for equivalent, best first."""
 
 EMBED_TOOL = "embed"
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What a capability name stands for: no model, but what the model must be able to do."""
+
+    type: str | None = None
+    text: str = ""
+    """What cards are matched with, in place of the request's own words."""
+    inputs: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    min_context_tokens: int = 0
+    gpu_required: bool = False
+    prefer: Prefer = Prefer.BALANCED
+
+
+Levels = Mapping[str, Level]
+"""Capability names, as clients write them into ``model``."""
+
+BUILT_IN: Levels = MappingProxyType({
+    "fast": Level(type="llm/chat", prefer=Prefer.FAST),
+    "vision": Level(inputs=("text", "image")),
+    "best-code": Level(type="llm/chat", text="writes, explains, reviews and corrects program code"),
+})
+"""There from the start; a setting of the same name replaces one, and so does a model of that very name."""
+
+
+def levels_of(names: Mapping[str, NameConfig]) -> Levels:
+    """The built-in capability names and the owner's."""
+    return {**BUILT_IN, **{
+        name: Level(**{**dataclasses.asdict(value), "prefer": Prefer(value.prefer)}) for name, value in names.items()
+    }}
 
 
 def same_model(asked: str, model: str) -> bool:
@@ -41,13 +77,39 @@ def resolve_alias(intent: Intent, aliases: Aliases) -> Intent:
     return replace(intent, equivalents=models[:1] if intent.tool == EMBED_TOOL else models)
 
 
+def resolve_level(intent: Intent, levels: Levels, serves: Callable[[str], bool]) -> Intent:
+    """*intent* with what its capability name asks for; the same object where it names none.
+
+    *serves*: whether a model of that name is served, which the name then means.
+    """
+    level = levels.get(intent.model) if intent.model is not None and not intent.equivalents else None
+    if level is None or intent.level or serves(intent.model or ""):
+        return intent
+    asked = intent.constraints
+    return replace(
+        intent,
+        level=intent.model or "",
+        text=level.text or intent.text,
+        inputs=intent.inputs | set(level.inputs),
+        features=intent.features | set(level.features),
+        prefer=intent.prefer or level.prefer,
+        constraints=replace(
+            asked,
+            type=level.type if asked.type is None else asked.type,
+            labels=asked.labels | set(level.labels),
+            min_context_tokens=max(asked.min_context_tokens, level.min_context_tokens),
+            gpu_required=asked.gpu_required or level.gpu_required,
+        ),
+    )
+
+
 def args_for(candidate: Candidate, intent: Intent, args: bytes) -> bytes:
-    """*args* as *candidate* is to get them: its own model's name in place of an alias.
+    """*args* as *candidate* is to get them: its own model's name in place of an alias or a capability name.
 
     *intent* as the router resolved it (``decision.intent``). The same bytes, unread, where no alias was used. Raises
     CallError (invalid) for arguments that are no JSON object.
     """
-    if not intent.equivalents:
+    if not intent.equivalents and not intent.level:
         return args
     try:
         body = json.loads(args)

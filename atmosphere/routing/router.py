@@ -6,21 +6,37 @@ No network is needed to decide: everything is in the gradient table. A decision 
 from __future__ import annotations
 
 import heapq
-from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from atmosphere.embedding import Embedder
 from atmosphere.env import Env
 from atmosphere.mesh.table import GradientTable, Route
-from atmosphere.routing.decision import Candidate, Decision
-from atmosphere.routing.filters import FILTERS
+from atmosphere.routing.affinity import Affinity
+from atmosphere.routing.arbiter import SHORTLIST, Arbiter, Settled
+from atmosphere.routing.decision import Candidate, Decision, DecisionLog, Refused
+from atmosphere.routing.filters import FILTERS, FREE, Asker, Policy, Sieve, of_type
 from atmosphere.routing.intent import Intent
-from atmosphere.routing.matching import NEUTRAL, CardVectors, Vector
-from atmosphere.routing.models import EMBED_TOOL, Aliases, preference, resolve_alias
+from atmosphere.routing.matching import RANKED, CardVectors, Matches, Vector
+from atmosphere.routing.models import (
+    BUILT_IN,
+    EMBED_TOOL,
+    Aliases,
+    Levels,
+    preference,
+    resolve_alias,
+    resolve_level,
+    same_model,
+)
 from atmosphere.routing.outcomes import Outcomes
+from atmosphere.routing.reach import Reach
 from atmosphere.routing.scoring import factors, score
+from atmosphere.routing.triage import Sizes, Triage, size_of
+from transports.peer_id import PeerId
 
+CHAT_TYPE = "llm/chat"
 CANDIDATES_KEPT = 32
 """The best ones are explained and tried; the rest would only be noise."""
 QUERIES_CACHED = 1024
@@ -32,48 +48,149 @@ MAX_QUERY_CHARS = 4000
 class Router:
     """Decides for one node. Not bound to a task: any number of decisions may be in flight."""
 
-    def __init__(self, table: GradientTable, embedder: Embedder, env: Env, aliases: Aliases) -> None:
+    def __init__(
+        self,
+        table: GradientTable,
+        embedder: Embedder,
+        env: Env,
+        aliases: Aliases,
+        *,
+        levels: Levels = BUILT_IN,
+        policy: Policy = FREE,
+    ) -> None:
+        """*levels*: capability names of this node. *policy*: what its owner allows of all that is sent from here."""
         self.table = table
         self.vectors = CardVectors(embedder.space.name)
         self.outcomes = Outcomes(env.monotonic)
+        self.affinity = Affinity(env.monotonic)
+        self.log = DecisionLog()
+        self.triage = Triage(embedder)
+        self.arbiter: Arbiter | None = None
+        """The second stage, for intents that this one is not sure of; None: there is none."""
         self.aliases = aliases
+        self.levels = levels
+        self.policy = policy
         self._embedder = embedder
         self._env = env
+        self._reach = Reach(table)
         self._queries: OrderedDict[str, Vector] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<Router {self.table!r} {self.vectors!r}>"
 
-    async def decide(self, intent: Intent) -> Decision:
-        """Rank who can do *intent* now. Embeds the intent's text only when meaning has to decide."""
+    async def decide(self, intent: Intent, *, keep: int = CANDIDATES_KEPT) -> Decision:
+        """Rank who can do *intent* now, the best *keep*. Embeds its text only when meaning has to decide."""
         started = self._env.monotonic()
         intent = self.resolve(intent)
-        passed, filtered = self._filter(intent)
-        matches: Mapping[bytes, float] | None = None  # None: meaning has nothing to decide
-        if intent.text and not intent.names_model and len({route.entry.card for route in passed}) > 1:
-            matches = self.vectors.match(await self.embed(intent.text))
-        candidates = heapq.nlargest(
-            CANDIDATES_KEPT,
-            (self._candidate(route, matches) for route in passed),
-            key=lambda candidate: _rank(candidate, intent),
-        )
+        reachable = self._reach.of(intent, self._asker())
+        passed = reachable.routes
+        matches: Matches | None = None  # None: meaning has nothing to decide
+        considered = passed
+        if intent.text and not intent.names_model and len(reachable.by_card) > 1:
+            query = await self.embed(intent.text)
+            matches = self.vectors.match(query, intent.text[:MAX_QUERY_CHARS], reachable.rows(self.vectors))
+            if keep <= RANKED == len(matches.best) < len(reachable.by_card):  # the others are too far behind
+                considered = reachable.nearest(matches.best, keep)
+        considered = self._reach.now(considered)
+        affinity = self.affinity.weigh(intent, considered)
+        sized = _sizes(intent, considered)
+        fitting = sized.factors(self.triage.need(await self.embed(intent.text))) if sized else {}
+        settled: Settled | None = None
+
+        def evaluated(route: Route) -> Candidate:
+            more = {}
+            if route.entry.card in fitting:
+                more["size"] = fitting[route.entry.card]
+            if settled is not None and settled.chosen is not None:
+                more["second"] = settled.factor(route.entry.card)
+            return self._candidate(route, intent, matches, affinity, more)
+
+        def ranked(count: int, first: bytes | None = None, *, cards: bool = False) -> list[Candidate]:
+            """The best *count*, those of the card *first* before all others; with *cards* the best one of each card."""
+            found: Iterable[Candidate] = map(evaluated, considered)
+            if cards:
+                best: dict[bytes, Candidate] = {}
+                for candidate in found:
+                    held = best.get(candidate.card_id)
+                    if held is None or _rank(candidate, intent) > _rank(held, intent):
+                        best[candidate.card_id] = candidate
+                found = best.values()
+            return heapq.nlargest(count, found, key=lambda item: (item.card_id == first, *_rank(item, intent)))
+
+        candidates = ranked(keep)
+        right = None if matches is None else matches.right
+        if matches is not None and self.arbiter is not None and self.arbiter.wanted(intent, candidates, right):
+            settled = await self.arbiter.settle(
+                intent, ranked(SHORTLIST, cards=True), probability=right, stay=self._stays(passed), sizes=bool(sized)
+            )
+            if settled.large is not None:
+                fitting = sized.factors(settled.large)
+            if settled.chosen is not None or settled.large is not None:
+                candidates = ranked(keep, settled.chosen)
         if intent.tool == EMBED_TOOL and candidates:  # vectors of two spaces must never be mixed by a failover
             space = candidates[0].card.space
             candidates = [candidate for candidate in candidates if candidate.card.space == space]
         return Decision(
             intent=intent,
             candidates=tuple(candidates),
-            filtered=filtered,
-            missing="" if candidates else self._missing(intent, filtered),
+            filtered=reachable.filtered,
+            missing="" if candidates else self._missing(intent, reachable.filtered),
             elapsed_ms=(self._env.monotonic() - started) * 1000,
+            more=len(passed) - len(candidates),
+            second="" if settled is None else settled.reason,
+            right=right,
+            somebody=None if matches is None else matches.somebody,
+            meant=matches.best[0].card if matches is not None and matches.best else b"",
+            evidence=None if matches is None else matches.evidence,
         )
+
+    async def explain(self, intent: Intent, limit: int) -> tuple[Decision, tuple[Refused, ...]]:
+        """Decide again, with up to *limit* candidates, and with up to *limit* pairs that were filtered out.
+
+        Nodes that get no work at all are among the latter. For people: it looks at everything.
+        """
+        decision = await self.decide(intent, keep=limit)
+        sieve = self._sieve(decision.intent)
+        refused: list[Refused] = []
+        for node in self.table.nodes.values():
+            for route in self.table.routes_of(node):
+                why = node.unusable or sieve.stops(route)
+                if why is not None and len(refused) < limit:
+                    card = route.card
+                    refused.append(Refused(node.peer, node.name, route.entry.card, card.type, card.model, why))
+        return decision, tuple(refused)
+
+    def told(self, decision: Decision, card_id: bytes, good: bool) -> None:
+        """Somebody says that what *card_id* made of an intent was good, or bad: the probabilities follow it.
+
+        Nothing is learnt where another card than the best matching one did it: the pick was not meaning's.
+        """
+        if decision.evidence is not None and card_id == decision.meant:
+            self.vectors.calibration.learn(decision.evidence, right=good)
+
+    def forget(self, peer: PeerId) -> None:
+        """*peer* is put out of the mesh: what was learnt of it goes with it."""
+        self.outcomes.forget(peer)
+        self.affinity.forget(peer)
+
+    def offered_levels(self) -> dict[str, frozenset[str]]:
+        """The capability names that somebody can serve now, with the types that do."""
+        routes = list(self.table.routes())
+        found = {}
+        for name in self.levels:
+            intent = self.resolve(Intent(tool=None, model=name))
+            if intent.level:
+                passed, _ = self._sieve(intent).sift(routes)
+                if passed:
+                    found[name] = frozenset(route.card.type for route in passed)
+        return found
 
     def resolve(self, intent: Intent) -> Intent:
         """Put the models that an alias stands for; give embeddings without a model the mesh's common space.
 
         Every node embeds into that space, so ``auto`` means the same vectors today and tomorrow.
         """
-        intent = resolve_alias(intent, self.aliases)
+        intent = resolve_level(resolve_alias(intent, self.aliases), self.levels, self._serves)
         if intent.tool == EMBED_TOOL and not intent.names_model and intent.constraints.space is None:
             intent = replace(intent, constraints=replace(intent.constraints, space=self._embedder.space.name))
         return intent
@@ -91,22 +208,41 @@ class Router:
             self._queries.move_to_end(text)
         return found
 
-    def _filter(self, intent: Intent) -> tuple[list[Route], dict[str, int]]:
-        passed: list[Route] = []
-        filtered: Counter[str] = Counter()
-        for route in self.table.routes():
-            for name, passes, _ in FILTERS:
-                if not passes(intent, route):
-                    filtered[name] += 1
-                    break
-            else:
-                passed.append(route)
-        return passed, {item.name: filtered[item.name] for item in FILTERS if filtered[item.name]}
+    def _serves(self, model: str) -> bool:
+        """Whether some node offers a model of that very name; then the name means this model."""
+        return any(same_model(model, card.model) for card in self.table.cards.values())
 
-    def _candidate(self, route: Route, matches: Mapping[bytes, float] | None) -> Candidate:
-        node, card_id = route.node, route.entry.card
-        match = 1.0 if matches is None else matches.get(card_id, NEUTRAL)
-        values = factors(route, match, self.outcomes.reliability(node.peer, card_id))
+    def _stays(self, routes: Iterable[Route]) -> bool:
+        """Whether the owner keeps work of one of these types on this node: then the words stay here too."""
+        return any(of_type(kind, route.card.type) for kind in self.policy.stay for route in routes)
+
+    def _sieve(self, intent: Intent) -> Sieve:
+        return Sieve(intent, self._asker())
+
+    def _asker(self) -> Asker:
+        me = self.table.nodes.get(self.table.me)
+        return Asker(self.policy, me.membership if me is not None else None)
+
+    def _candidate(
+        self,
+        route: Route,
+        intent: Intent,
+        matches: Matches | None,
+        affinity: Callable[[Route], float],
+        more: Mapping[str, float],
+    ) -> Candidate:
+        node, card_id, outcomes = route.node, route.entry.card, self.outcomes
+        values = factors(
+            route,
+            1.0 if matches is None else matches.factor(card_id),
+            outcomes.reliability(node.peer, card_id),
+            seconds=outcomes.seconds(node.peer, card_id),
+            opinion=outcomes.opinion(node.peer, card_id),
+            affinity=affinity(route),
+            prefer=intent.prefer,
+        )
+        if more:
+            values = {**values, **more}
         return Candidate(
             peer=node.peer,
             node_name=node.name,
@@ -120,24 +256,41 @@ class Router:
 
     def _missing(self, intent: Intent, filtered: Mapping[str, int]) -> str:
         """Why nobody can: the last filter that pairs reached and did not pass is what was nearest to enough."""
-        if not filtered:
-            return "no node of the mesh offers anything that can be used now"
         hints = {item.name: item.hint for item in FILTERS}
-        last = next(item.name for item in reversed(FILTERS) if item.name in filtered)
-        if last == "tool":
+        last = next((item.name for item in reversed(FILTERS) if item.name in filtered), "")
+        served_last = self._last_served(intent)
+        if not last and not served_last:
+            return "no node of the mesh offers anything that can be used now"
+        if last == "tool" and not served_last:
             offered = ", ".join(sorted({route.card.type for route in self.table.routes()}))
             return (
                 f"no node of the mesh offers {intent.tool!r} now; offered are: {offered}. "
                 "A model server on any node (Ollama, llama.cpp ...) or `atmosphere-p2p backend add URL` there adds some"
             )
-        if last == "model":
+        if last in ("", "tool", "type", "model") and intent.names_model:
             served = sorted({r.card.model for r in self.table.routes() if r.card.model})
             listed = ", ".join(served[:10]) or "none"
             asked = repr(intent.model)
             if intent.equivalents:
                 asked += f" (alias of {', '.join(intent.equivalents)})"
-            return f"the model {asked} is not served by any node now; served are: {listed}"
+            return f"the model {asked} is not served by any node now{served_last}; served are: {listed}"
         return hints[last]
+
+    def _last_served(self, intent: Intent) -> str:
+        """Who served the first of the named models last, as far as this node has seen it."""
+        for model in intent.models:
+            last = self.table.last_server(partial(same_model, model))
+            if last is not None:
+                return f" (last served by {last.name}, which {last.reason})"
+        return ""
+
+
+def _sizes(intent: Intent, routes: Iterable[Route]) -> Sizes:
+    """The sizes of the models among which the request's need may choose; none where something else was asked for."""
+    if not intent.text or intent.names_model or intent.level or intent.prefer:
+        return Sizes({})
+    cards = {route.entry.card: route.card for route in routes if route.card.type == CHAT_TYPE}
+    return Sizes({card_id: size_of(card) for card_id, card in cards.items()} if len(cards) > 1 else {})
 
 
 def _rank(candidate: Candidate, intent: Intent) -> tuple[float, int, bytes]:

@@ -1,23 +1,32 @@
 """One formula for how good a (node, card) pair is for an intent, its constants in one place.
 
-    score = match * availability * locality * cost * reliability         every factor in (0, 1]
+    score = match * availability * locality * cost * speed * reliability * feedback * affinity     each in (0, 1]
 
 - match: the card's fit (matching.py); 1 where meaning has nothing to decide: a model was named, one card is left.
 - availability: the seeds halve the score above 90 % load and take 0.7 above ten waiting calls; here both are smooth,
   so that two nodes never flip at a threshold: 1 - 0.5 load, times 1 / (1 + queue / 20).
 - locality: the seeds give 1.3 below 10 ms, 1.1 below 50 ms, 0.8 above 200 ms; divided by 1.3 to stay in (0, 1].
-- cost: 1 at the neutral cost of 1000 milli or below, then 1000 / cost, not below 0.25; a price takes a little more.
+- cost: what the node says its work costs now (1000 milli is neutral) and the offer's price, together to the power of
+  -3/7. The seeds' second formula weighs capability 0.7 and cost 0.3; in a product weights are exponents, so doubling
+  the cost takes a quarter and halving the fit takes half: capability outweighs cost. Not below 0.25.
+- speed: 1 / (1 + s / 20), s the seconds beyond the first until the pair's first answer lately; 1 while nothing is
+  known. The first second is free: what is fast enough is not told apart, so ties stay ties.
 - reliability: the share of good outcomes lately (outcomes.py).
+- feedback: what people said of the pair's answers: 0.8 if nothing, up to 1 for praise, down to 0.6 for blame.
+- affinity: 1 for a node that has computed the request's beginning before (affinity.py) and is not overloaded, and
+  for all where there is no such node; else 0.9 to 0.5, the lower the longer the request is.
 
 Multiplication makes capability outweigh the rest: no node is near or idle enough to make up for a card that does
-not fit.
+not fit. A request may prefer ``fast``, ``cheap`` or ``near``: then the factors of that name count three times.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from atmosphere.mesh.table import Node, Path, Route
+from atmosphere.routing.intent import Prefer
 
 LOAD_WEIGHT = 0.5
 QUEUE_SCALE = 20.0
@@ -25,19 +34,61 @@ LOCALITY_MS: tuple[tuple[float, float], ...] = ((10.0, 1.3), (50.0, 1.1), (200.0
 LOCALITY_FAR = 0.8
 LOCALITY_UNKNOWN = 1.0
 LOCALITY_BEST = 1.3
+COST_NEUTRAL_MILLI = 1000
+COST_EXPONENT = 3 / 7
+"""The seeds' 0.3 for cost over their 0.7 for capability."""
 COST_FLOOR = 0.25
-PRICE_SCALE_MICROS = 1_000_000.0
+PRICE_SCALE_MICROS = 10_000
+"""The seeds add price * 100 to a cost of 1: a hundredth of the owner's unit per call doubles the neutral cost."""
+SPEED_FREE_S = 1.0
+SPEED_SCALE_S = 20.0
+FEEDBACK_WEIGHT = 0.25
+AFFINITY_NEAR = 0.9
+"""Of the others when the request is short: enough to stay, where nothing else speaks against it."""
+AFFINITY_FLOOR = 0.5
+AFFINITY_TOKENS = 4000.0
+"""A request this long takes the others to the floor: reading it again takes seconds."""
+OVERLOADED_PERMILLE = 900
+"""From here on (the seeds' threshold), or with a queue, a node's cache is not worth the wait."""
+PREFERENCE_POWER = 3
+
+PREFERRED: Mapping[Prefer, frozenset[str]] = MappingProxyType({
+    Prefer.BALANCED: frozenset(),
+    Prefer.FAST: frozenset({"availability", "locality", "speed"}),
+    Prefer.CHEAP: frozenset({"cost"}),
+    Prefer.NEAR: frozenset({"locality"}),
+})
+"""The factors that count more."""
 
 
-def factors(route: Route, match: float, reliability: float) -> Mapping[str, float]:
-    """Every factor by name, in the order of the formula."""
-    return {
+def factors(
+    route: Route,
+    match: float,
+    reliability: float = 1.0,
+    *,
+    seconds: float = 0.0,
+    opinion: float = 0.0,
+    affinity: float = 1.0,
+    prefer: Prefer = Prefer.BALANCED,
+) -> Mapping[str, float]:
+    """Every factor by name, in the order of the formula; their product is the score.
+
+    *match*: 0..1. *reliability*, *seconds*, *opinion* (-1..1): what was learnt of the pair. *affinity*: see
+    :func:`affinity`.
+    """
+    values = {
         "match": match,
-        "availability": availability(route.node),
+        "availability": availability(route.node.load_permille, route.node.queue),
         "locality": locality(route.node),
         "cost": cost(route),
+        "speed": speed(seconds),
         "reliability": reliability,
+        "feedback": feedback(opinion),
+        "affinity": affinity,
     }
+    for name in PREFERRED[prefer]:
+        values[name] **= PREFERENCE_POWER
+    return values
 
 
 def score(values: Mapping[str, float]) -> float:
@@ -48,9 +99,9 @@ def score(values: Mapping[str, float]) -> float:
     return result
 
 
-def availability(node: Node) -> float:
+def availability(load_permille: int, queue: int) -> float:
     """Idle 1; falls with load and queue, never to 0."""
-    return (1.0 - LOAD_WEIGHT * min(node.load_permille, 1000) / 1000) / (1.0 + node.queue / QUEUE_SCALE)
+    return (1.0 - LOAD_WEIGHT * min(load_permille, 1000) / 1000) / (1.0 + queue / QUEUE_SCALE)
 
 
 def locality(node: Node) -> float:
@@ -66,5 +117,26 @@ def locality(node: Node) -> float:
 
 def cost(route: Route) -> float:
     """Neutral 1; falls with the node's stated cost and the offer's price."""
-    stated = max(route.node.beacon.cost_milli if route.node.beacon else 1000, 1000)
-    return max(COST_FLOOR, 1000 / stated) / (1.0 + route.entry.price_micros / PRICE_SCALE_MICROS)
+    stated = max(route.node.beacon.cost_milli if route.node.beacon else COST_NEUTRAL_MILLI, COST_NEUTRAL_MILLI)
+    times = stated / COST_NEUTRAL_MILLI + route.entry.price_micros / PRICE_SCALE_MICROS
+    return 1.0 if times == 1.0 else float(max(COST_FLOOR, times**-COST_EXPONENT))
+
+
+def speed(seconds: float) -> float:
+    """1 for an answer within a second, or where nothing is known (0)."""
+    return 1.0 / (1.0 + max(seconds - SPEED_FREE_S, 0.0) / SPEED_SCALE_S)
+
+
+def feedback(opinion: float) -> float:
+    """*opinion*: -1 (only blame) to 1 (only praise), 0: none."""
+    return (1.0 + FEEDBACK_WEIGHT * min(1.0, max(-1.0, opinion))) / (1.0 + FEEDBACK_WEIGHT)
+
+
+def overloaded(node: Node) -> bool:
+    """Whether work that could go elsewhere should."""
+    return node.load_permille >= OVERLOADED_PERMILLE or node.queue > 0
+
+
+def elsewhere(tokens: int) -> float:
+    """The affinity of nodes that would have to read a request of *tokens* from its beginning."""
+    return max(AFFINITY_FLOOR, AFFINITY_NEAR - (AFFINITY_NEAR - AFFINITY_FLOOR) * tokens / AFFINITY_TOKENS)

@@ -1,7 +1,8 @@
-"""Gets every card its vector: computed for this node's own cards, fetched for others', and checked in either case.
+"""Gets every card its vectors: computed for this node's own cards, fetched for others', and checked in either case.
 
 A fetched vector is used at once, so that a joiner can route by meaning within a second, but it is only what a member
 said: this node computes each one itself when it has nothing better to do, and its own result replaces the other's.
+Only then are the vectors of the card's single texts known, which tell similar cards apart: they never travel.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from atmosphere.capabilities.vector import CardVector
 from atmosphere.embedding import Embedder
 from atmosphere.env import Env
 from atmosphere.routing.matching import CardVectors, card_texts, centroid
+from atmosphere.routing.phrases import subject
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class Vectorizer:
 
     def _add(self, card_id: bytes, card: Card, delay: float) -> None:
         if card_id not in self._todo and len(self._todo) < CAPACITY:
+            self._vectors.describe(card_id, card)
             self._todo[card_id] = (card, self._env.monotonic() + delay)
             self._more.set()
 
@@ -98,10 +101,11 @@ class Vectorizer:
 
     async def _compute(self, card_id: bytes, card: Card) -> None:
         texts = card_texts(card)
-        vector = centroid(await self._env.run_blocking(lambda: self._embedder.embed(texts)))
+        parts = await self._env.run_blocking(lambda: self._embedder.embed(texts))
+        vector = centroid(parts, len(subject(card)))
         known = self._vectors.get(card_id)
         if known is not None and float(known @ vector) < MIN_AGREEMENT:
             self.disagreements += 1
             logger.warning("the vector that was sent of card %s is not what it says; using ours", card_id.hex()[:8])
-        self._vectors.put(card_id, vector)
+        self._vectors.put(card_id, vector, parts)
         self._give(CardVector.from_floats(card_id, self._vectors.space, vector))

@@ -212,7 +212,7 @@ class Attempts:
         asked.pair.took(seconds)
         asked.pair.breaker.good()
         self.latencies(asked.candidate, task.call.tool).add(seconds)
-        self._outcomes.record(asked.candidate.peer, asked.candidate.card_id, good=True)
+        self._outcomes.record(asked.candidate.peer, asked.candidate.card_id, good=True, seconds=seconds)
 
     async def _race(self, first: Asked, candidate: Candidate, task: Task) -> Asked:
         """*first* is slow: ask *candidate* too. The first answer counts, the other one is stopped."""

@@ -1,8 +1,9 @@
-"""Where units go: one decision per distinct intent, spread by what is under way."""
+"""Where calls go: a decision, spread by what is under way; for units one decision per distinct intent."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import trio
@@ -12,8 +13,9 @@ from atmosphere.mesh.table import GradientTable
 from atmosphere.routing.decision import Candidate, Decision
 from atmosphere.routing.intent import Intent
 from atmosphere.routing.router import Router
+from atmosphere.routing.scoring import availability
 from atmosphere.work.attempts import Attempts
-from atmosphere.work.spread import spread, strain
+from atmosphere.work.spread import draw_equal, spread, strain
 
 DECISIONS_KEPT = 64
 """Distinct intents whose decisions are remembered: units of one map mostly share one."""
@@ -27,15 +29,53 @@ MAX_ROOM = 256
 
 
 class Choice:
-    """Decides for units."""
+    """Decides for calls and units."""
 
-    def __init__(self, router: Router, table: GradientTable, attempts: Attempts, env: Env) -> None:
+    def __init__(
+        self,
+        router: Router,
+        table: GradientTable,
+        attempts: Attempts,
+        env: Env,
+        on_decided: Callable[[Decision], None] = lambda decision: None,
+    ) -> None:
+        """*on_decided*: told of each decision for units once, however many go by it."""
         self._router = router
         self._table = table
         self._attempts = attempts
         self._env = env
+        self._on_decided = on_decided
         self._decisions: OrderedDict[Intent, tuple[int, float, Decision]] = OrderedDict()
         self._deciding = trio.Lock()
+
+    async def one(self, intent: Intent) -> Decision:
+        """A decision of its own for one call, its candidates in the order in which they are tried."""
+        decision = await self._router.decide(intent)
+        well = [candidate for candidate in decision.candidates if not self._attempts.wait_s(candidate)]
+        order = draw_equal(well, self._score_now, self._capacities(well), self._env.random.random)
+        if not order or order[0] is decision.candidates[0]:
+            return decision
+        chosen = order[0]
+        others = (candidate for candidate in decision.candidates if candidate is not chosen)
+        return replace(decision, candidates=(chosen, *others))
+
+    def _capacities(self, candidates: Sequence[Candidate]) -> Callable[[Candidate], float]:
+        """Calls a second that each can do; who was not tried yet is as fast as the fastest."""
+        pairs = self._attempts.pairs
+        seconds = {id(one): pairs.of(one).seconds for one in candidates}
+        usual = min(filter(None, seconds.values()), default=1.0)
+        return lambda one: self._slots(one) / (seconds[id(one)] or usual)
+
+    def _score_now(self, candidate: Candidate) -> float:
+        """Its score, where our own calls there make it busier than it last said."""
+        under_way = self._attempts.pairs.of(candidate).under_way
+        node = self._table.nodes.get(candidate.peer)
+        if node is None or not under_way:
+            return candidate.score
+        slots = self._slots(candidate)
+        said = availability(node.load_permille, node.queue)
+        seen = availability(under_way * 1000 // slots, max(0, under_way - slots))
+        return candidate.score * min(1.0, seen / said)
 
     async def decide(self, intent: Intent) -> Decision:
         """The decision with its candidates in the order in which the next unit tries them."""
@@ -56,6 +96,7 @@ class Choice:
             if found is None:
                 version, now = self._table.version, self._env.monotonic()
                 found = await self._router.decide(intent)
+                self._on_decided(found)
                 self._decisions[intent] = (version, now, found)
                 if len(self._decisions) > DECISIONS_KEPT:
                     self._decisions.popitem(last=False)

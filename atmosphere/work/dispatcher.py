@@ -12,7 +12,7 @@ from atmosphere.capabilities.backend import ToolCall
 from atmosphere.capabilities.card import short_id
 from atmosphere.env import Env
 from atmosphere.mesh.table import GradientTable
-from atmosphere.routing.decision import Candidate, Decision
+from atmosphere.routing.decision import Candidate, Decided, Decision
 from atmosphere.routing.intent import Intent
 from atmosphere.routing.router import Router
 from atmosphere.work.attempts import Asked, Attempts, LocalCalls, RemoteCalls, Task
@@ -30,6 +30,8 @@ from transports.peer_id import PeerId
 
 TRACE_BYTES = 16
 KEY_BYTES = 16
+UNITS = "units"
+"""In place of an outcome in the log: each of the units that went by a decision has its own."""
 WORST_SHOWN = 10
 """Unreliable pairs in the statistics."""
 
@@ -58,7 +60,7 @@ class Dispatcher:
         self._nursery = nursery
         self._settled = settled
         self._attempts = Attempts(table, router.outcomes, local, remote, env, nursery, on_failed or self._doubt)
-        self._choice = Choice(router, table, self._attempts, env)
+        self._choice = Choice(router, table, self._attempts, env, self._decided)
         self.running = 0
         """Executions and units that have begun and not ended."""
         self._units = dict.fromkeys(Outcome, 0)
@@ -108,7 +110,7 @@ class Dispatcher:
         self.running += 1
         asked: list[Asked] = []
         try:
-            decision = await self._begin(intent, task, asked, self._router.decide)
+            decision = await self._begin(intent, task, asked, self._choice.one, log=True)
             yield self._execution(decision, task, asked)
         finally:
             self.running -= 1
@@ -193,27 +195,50 @@ class Dispatcher:
         return Task(intent, call, whole, may_repeat or self._attempts.budget.take)
 
     async def _begin(
-        self, intent: Intent, task: Task, asked: list[Asked], decide: Callable[[Intent], Awaitable[Decision]]
+        self,
+        intent: Intent,
+        task: Task,
+        asked: list[Asked],
+        decide: Callable[[Intent], Awaitable[Decision]],
+        *,
+        log: bool = False,
     ) -> Decision:
-        """Decide and ask until there is an answer, put into *asked*; or until there is no point in it: CallError."""
+        """Decide and ask until there is an answer, put into *asked*; or until there is no point in it: CallError.
+
+        *log*: the decision is one of its own, to be remembered with what became of it.
+        """
         if self._settled is not None and not self._settled.is_set():
             await self._settled.wait()
         comeback: Comeback | None = None
         while True:
             version = self._table.version
             decision = await decide(intent)
+            entry = self._log(task.call.trace_id, decision) if log else None
             try:
                 if not decision.candidates:
                     raise CallError(Code.NOT_FOUND, decision.missing)
                 task.intent = decision.intent
                 asked.append(await self._attempts.begin(decision.candidates, task))
+                chosen = asked[-1].candidate
+                self._router.affinity.note(decision.intent.prefixes, chosen.card_id, chosen.peer)
+                if entry is not None:
+                    entry.ended(chosen, "ok", len(task.tried))
                 return decision
             except CallError as error:
+                if entry is not None:
+                    entry.ended(None, str(error.code), len(task.tried))
                 if comeback is None:
                     comeback = Comeback(task, self._table, self._env)
                 if not await comeback.worth(error, version):
                     raise
                 self._comebacks += 1
+
+    def _log(self, trace_id: bytes, decision: Decision) -> Decided:
+        return self._router.log.add(trace_id.hex(), decision, self._env.now())
+
+    def _decided(self, decision: Decision) -> None:
+        """Units go by *decision*, any number of them."""
+        self._log(self._env.token_bytes(TRACE_BYTES), decision).outcome = UNITS
 
     def _execution(self, decision: Decision, task: Task, asked: list[Asked]) -> Execution:
         now = asked[-1]

@@ -1,9 +1,16 @@
-"""Many units over many nodes: for each, the better of two nodes drawn at random.
+"""Where one of many calls goes: to the better of two nodes drawn at random.
 
 "The power of two choices" (Mitzenmacher 2001): nearly as even as asking for the least busy one, and callers who do not
 know of each other do not all run to the same node. How busy a node is: what this node has under way there, which is
 known at once, and the load that the node reported, which others cause too; both in calls per slot, times the time that
 calls take there. Pure.
+
+Units of a map go where they are done soonest (:func:`spread`). A single call goes where the score is best, but not
+always to the very best: fifty nodes that heard the same beacon a second ago would all choose the same one. So it is
+drawn, too (:func:`draw_equal`): two, with chances in proportion to what they can do, which fall steeply with what the
+score would be if all were idle; the better one wins, and one's own calls under way make the reported load younger. A
+fit that is worse, another model, or a node that would have to read the conversation again is never drawn in place of
+the best.
 """
 
 from __future__ import annotations
@@ -11,6 +18,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
+from atmosphere.mesh.table import Path
 from atmosphere.routing.decision import Candidate
 from atmosphere.work.breaker import Breaker, Circuit
 from transports.peer_id import PeerId
@@ -21,6 +29,9 @@ WEIGHT = 0.3
 """Of the newest duration in the running mean of a pair."""
 FIT = 0.9
 """Work is spread over cards that match at least this well compared with the best: idleness is no skill."""
+SHARPNESS = 8
+"""Of the chances of a single call: to the power of this they follow the score. Nine tenths of the best score are drawn
+0.43 times as often, half of it 0.004 times; and what is drawn has yet to win against another."""
 
 FEW = 3
 """So many nodes are all looked at: a dozen units over three nodes must not leave one of them a fifth."""
@@ -110,10 +121,16 @@ def spread(
     """
     if len(candidates) < 2:
         return list(candidates)
-    enough = FIT * max(candidate.factors.get("match", 1.0) for candidate in candidates)
-    fit = [candidate for candidate in candidates if candidate.factors.get("match", 1.0) >= enough]
+    enough = FIT * max(map(_skill, candidates))
+    fit = [candidate for candidate in candidates if _skill(candidate) >= enough]
     chosen = min(_drawn(fit, draw), key=cost)
     return [chosen, *(candidate for candidate in candidates if candidate is not chosen)]
+
+
+def _skill(candidate: Candidate) -> float:
+    """How well it can do the work, whoever is idle: its card's fit, its model's size, what the second stage said."""
+    factors = candidate.factors
+    return factors.get("match", 1.0) * factors.get("size", 1.0) * factors.get("second", 1.0)
 
 
 def _drawn(fit: list[Candidate], draw: Callable[[], float]) -> list[Candidate]:
@@ -123,3 +140,52 @@ def _drawn(fit: list[Candidate], draw: Callable[[], float]) -> list[Candidate]:
         return fit[first:] + fit[:first]
     second = (first + 1 + int(draw() * (len(fit) - 1))) % len(fit)
     return [fit[first], fit[second]]
+
+
+def draw_equal(
+    candidates: Sequence[Candidate],
+    now: Callable[[Candidate], float],
+    capacity: Callable[[Candidate], float],
+    draw: Callable[[], float],
+) -> list[Candidate]:
+    """*candidates* in the order in which one call tries them: the better of two drawn first, the others by score.
+
+    *now*: a candidate's score with what is known of its load at this moment. *capacity*: calls that it can do in a
+    given time, in any unit; the chances are in proportion to it. *draw*: a random number in [0, 1). The chances leave
+    the load out: it is what everybody sees alike and nobody sees in time. The comparison takes it in, so the busiest
+    of all is never first while anybody else is there.
+    """
+    if len(candidates) < 2:
+        return list(candidates)
+    best = candidates[0]
+    equal = [one for one in candidates if _equal(one, best)]
+    scores = [now(one) for one in equal]
+    if best.path == Path.LOCAL and best.score > 0 and scores[0] >= best.score:
+        return list(candidates)  # there is room here, and nowhere is better
+    if len(equal) < 2:
+        return list(candidates)
+    weights = [capacity(one) * (one.score / one.factors.get("availability", 1.0)) ** SHARPNESS for one in equal]
+    first = _weighted(weights, draw())
+    weights[first] = 0.0
+    second = _weighted(weights, draw())
+    chosen = equal[first if scores[first] >= scores[second] else second]
+    return [chosen, *(one for one in candidates if one is not chosen)]
+
+
+def _equal(one: Candidate, best: Candidate) -> bool:
+    """Whether *one* does the same as *best*, and is not known to begin with more work."""
+    return (
+        one.card.model == best.card.model
+        and _skill(one) >= _skill(best)
+        and one.factors.get("affinity", 1.0) >= best.factors.get("affinity", 1.0)
+    )
+
+
+def _weighted(weights: Sequence[float], point: float) -> int:
+    """An index, each with the chance of its weight; *point* in [0, 1)."""
+    left = point * sum(weights)
+    for index, weight in enumerate(weights):
+        left -= weight
+        if left < 0:
+            return index
+    return len(weights) - 1

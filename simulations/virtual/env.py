@@ -43,3 +43,6 @@ class SimEnv:
         """At once, after one trip through the scheduler, as a thread would cost at least."""
         await trio.lowlevel.checkpoint()
         return function()
+
+    async def run_abandonable(self, function: Callable[[], T]) -> T:
+        return await self.run_blocking(function)

@@ -1,7 +1,8 @@
 """Stands in for Ollama (its daemon cannot be installed in a test).
 
-Follows Ollama's API documentation (docs/api.md: version, tags, show, chat, generate, embed; NDJSON streams, durations
-in nanoseconds, ``{"error": ...}``) and the types of its Python client 0.6.3. It is strict where Go's decoder is: a
+Follows Ollama's API documentation (docs/api.md: version, tags, show, chat, generate, embed; since 0.35 systemone for
+models with the capability ``decision``; NDJSON streams, durations in nanoseconds, ``{"error": ...}``) and the types of
+its Python client 0.6.3. It is strict where Go's decoder is: a
 content that is no string, tool arguments that are no object, images that are no base64 are answered with 400. Like the
 daemon it also has ``/v1/models``. A chat whose last message is the assistant's goes on where that ends.
 
@@ -23,6 +24,7 @@ from typing import Any
 
 import trio
 
+from tests.backends.decision_server import DecisionServer
 from tests.backends.http_server import BreakConnection, Log, Reply, Request, note, run
 from tests.backends.openai_server import after, vector_of
 
@@ -189,11 +191,22 @@ class OllamaServer:
                           "prompt_eval_count": len(inputs)})
 
 
+    async def decide(self, model: Model, body: dict[str, Any], reply: Reply, log: Log) -> None:
+        if "decision" not in model.capabilities:
+            await reply.json({"error": f'"{model.name}" does not support decision'}, 400)
+            return
+        decider = DecisionServer(model=model.name)
+        answers = {name: decider.answer(body["state"], question) for name, question in body["questions"].items()}
+        usage = {"input_tokens": 10, "output_tokens": 0}
+        await reply.json({"model": model.name, "answers": answers, "usage": usage})
+
+
 ROUTES = {
     "/api/show": OllamaServer.show,
     "/api/chat": OllamaServer.chat,
     "/api/generate": OllamaServer.generate,
     "/api/embed": OllamaServer.embed,
+    "/v1/systemone": OllamaServer.decide,
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 
-from atmosphere.capabilities.adapters.ollama import OllamaBackend, model_card
+from atmosphere.capabilities.adapters.ollama import OllamaBackend, model_cards
 from atmosphere.capabilities.backend import BackendGone, ToolCall
 from atmosphere.capabilities.card import Card
 from protocols.call import CallError, Code
@@ -176,10 +176,10 @@ async def test_what_is_no_ollama_is_gone(backend: OllamaBackend) -> None:
 def test_an_old_server_without_capabilities() -> None:
     embeds = {"model_info": {"general.architecture": "bert", "bert.pooling_type": 1, "bert.embedding_length": 384}}
     chats = {"model_info": {"general.architecture": "llama", "llama.embedding_length": 4096}}
-    card = model_card("all-minilm", embeds)
+    (card,) = model_cards("all-minilm", embeds)
     assert card is not None
     assert (card.type, card.space) == ("llm/embed", "all-minilm:384")
-    card = model_card("llama3", chats)
+    (card,) = model_cards("llama3", chats)
     assert card is not None
     assert card.type == "llm/chat"
 
@@ -192,7 +192,7 @@ async def test_an_answer_of_another_shape_is_the_backends_error(answer: bytes, t
 
     async with running(odd) as run:
         backend = OllamaBackend(run.url)
-        card = model_card("m", {"capabilities": ["completion"]})
+        (card,) = model_cards("m", {"capabilities": ["completion"]})
         assert card is not None
         error = await failure(backend, card, tool, messages=user("x"), input="x", encoding_format="base64")
         assert error.code is Code.BACKEND

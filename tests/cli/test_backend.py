@@ -39,12 +39,14 @@ def test_removing_what_is_not_there_is_a_failure(cli: Invoke) -> None:
 def test_a_running_node_is_told_and_the_file_keeps_it(home: Path, node: FakeNode, running: Invoke) -> None:
     node.answer("POST", "/v1/admin/backends", {"added": URL})
     node.answer("DELETE", "/v1/admin/backends", {"removed": URL})
-    assert running("backend", "add", URL, "--key-env", "KEY", "--continuation").exit_code == 0
-    assert load(home).backends == (BackendConfig(URL, "openai", "KEY", continuation=True),)
+    words = ("--key-env", "KEY", "--continuation", "--price", "0.03", "--label", "cloud")
+    assert running("backend", "add", URL, *words).exit_code == 0
+    assert load(home).backends == (BackendConfig(URL, "openai", "KEY", True, 30_000, ("cloud",)),)
     assert running("backend", "remove", URL).exit_code == 0
     assert load(home).backends == ()
     assert node.requests == [
-        ("POST", "/v1/admin/backends", {"url": URL, "kind": "openai", "key_env": "KEY", "continuation": True}),
+        ("POST", "/v1/admin/backends", {"url": URL, "kind": "openai", "key_env": "KEY", "continuation": True,
+                                        "price_micros": 30_000, "labels": ["cloud"]}),
         ("DELETE", "/v1/admin/backends", {"url": URL}),
     ]
 

@@ -14,13 +14,15 @@ import trio
 
 from atmosphere.audit import AuditLog
 from atmosphere.capabilities.card import Card
-from atmosphere.config import BackendConfig, Config
+from atmosphere.config import BackendConfig, Config, CostConfig
+from atmosphere.cost import Meter
+from atmosphere.cost.views import CostView, Price
 from atmosphere.env import SystemEnv
 from atmosphere.identity import IdentityError, Reason
 from atmosphere.identity.api_keys import ApiKeys
 from atmosphere.identity.revocation import Target
 from atmosphere.mesh.views import CapabilityRef, CapabilityView, ChangeView, NodeView
-from atmosphere.routing.decision import Candidate, Decision
+from atmosphere.routing.decision import Candidate, Decision, DecisionLog, Refused
 from atmosphere.routing.intent import Intent
 from atmosphere.store import Store
 from atmosphere.work.execution import Execution
@@ -125,6 +127,11 @@ class FakeNode:
         self.plans = PlanRunner(self.run_unit, self.store, self.env,
                                 PlanPermission(self, self.api_keys, self.audit))
         self._backends: list[BackendConfig] = []
+        self.decisions = DecisionLog()
+        self.judged: list[tuple[PeerId, bytes, bool]] = []
+        self.calibrated: list[tuple[bytes, bool]] = []
+        self.meter = Meter(CostConfig())
+        self.capability_names: dict[str, frozenset[str]] = {}
 
     router = property(lambda self: self)
     dispatcher = property(lambda self: self)
@@ -137,6 +144,23 @@ class FakeNode:
         able = tuple(candidate(self.path, kind) for kind in self.types if intent.tool is None or wanted is None
                      or (kind.startswith(wanted[:-1]) if wanted.endswith("/*") else kind == wanted))[:KEPT]
         return Decision(intent, able, {"type": 2}, "" if able else "no node offers that", elapsed_ms=0.25)
+
+    async def explain(self, intent: Intent, limit: int) -> tuple[Decision, tuple[Refused, ...]]:
+        return await self.decide(intent), (Refused(PEER, "there", CARD_ID, "llm/embed", "e", "type"),)
+
+    async def judge(self, peer: PeerId, card_id: bytes, good: bool) -> float:
+        await trio.lowlevel.checkpoint()
+        self.judged.append((peer, card_id, good))
+        return 0.25 if good else -0.25
+
+    def told(self, decision: Decision, card_id: bytes, good: bool) -> None:
+        self.calibrated.append((card_id, good))
+
+    def levels(self) -> dict[str, frozenset[str]]:
+        return self.capability_names
+
+    def cost_view(self) -> CostView:
+        return CostView.of(self.meter, [Price("ab", "llm/chat", "tiny", 30_000)])
 
     @asynccontextmanager
     async def run(self, intent: Intent, args: bytes, *, deadline_s: float | None = None,
@@ -171,6 +195,7 @@ class FakeNode:
                 await work.result()
             chosen = candidate(self.path, intent.constraints.type or self.types[0])
             decision = Decision(intent, (chosen,), {"type": 2}, elapsed_ms=0.25)
+            self.decisions.add(trace_id.hex(), decision, self.env.now()).ended(chosen, "ok", 0)
             yield Execution(decision, chosen, (), trace_id, work, first)
         finally:
             scope.cancel()

@@ -82,6 +82,9 @@ class RealNode(FakeNode):
     def capabilities(self) -> tuple[CapabilityView, ...]:
         return capability_views(self.table)
 
+    def levels(self) -> dict[str, frozenset[str]]:
+        return self._router.offered_levels()
+
     def models(self) -> set[str]:
         """The models that can be routed to."""
         return {route.card.model for route in self.table.routes()}

@@ -64,7 +64,8 @@ async def test_the_first_of_the_owners_list_answers_under_its_own_name() -> None
         assert (await it.ask("chat")).startswith(f"{VLLM}-0")
         assert it.vllm.log.requests[0]["body"]["model"] == VLLM
         assert it.ollama.log.requests == []
-        assert [model.id async for model in it.client.models.list()] == ["chat", OLLAMA, VLLM, "auto"]
+        assert [model.id async for model in it.client.models.list()] == [
+            "chat", OLLAMA, VLLM, "best-code", "fast", "auto"]
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["in the next request", "once it is known"])

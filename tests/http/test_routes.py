@@ -105,10 +105,15 @@ async def test_owner_routes(serving: Serving) -> None:
         assert (await control.post("/v1/admin/invite", json=wish)).status_code == 200
         assert served.node.invited == [(2, False, False, None), (3, True, True, ("call:llm/*",))]
         assert (await control.post("/v1/admin/invite", json={"scopes": "call:*"})).status_code == 400
-        backend: Any = {"url": "http://127.0.0.1:9/v1", "kind": "openai", "key_env": None, "continuation": True}
+        backend: Any = {"url": "http://127.0.0.1:9/v1", "kind": "openai", "key_env": None, "continuation": True,
+                        "price_micros": 30_000, "labels": ["cloud"]}
+        for price in (-1, 0.5, True, "1"):
+            refused = await control.post("/v1/admin/backends", json={**backend, "price_micros": price})
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, "price_micros")
         assert (await control.post("/v1/admin/backends", json=backend)).status_code == 200
         assert (await control.post("/v1/admin/backends", json=backend)).status_code == 409
-        assert load(served.node.home).backends == (BackendConfig(backend["url"], continuation=True),)
+        assert load(served.node.home).backends == (
+            BackendConfig(backend["url"], continuation=True, price_micros=30_000, labels=("cloud",)),)
         assert (await control.get("/v1/admin/backends")).json()["backends"] == [backend]
         gone = await control.request("DELETE", "/v1/admin/backends", json={"url": "http://other"})
         assert gone.status_code == 404

@@ -22,6 +22,9 @@ from tests.mesh.people import ENV, ME, identity_of
         (Load(1000, 4), Load(1000, 3), False),
         (Load(1000, 1), Load(1000, 0), True),
         (Load(0, 0), Load(0, 0), False),
+        (Load(0, 0), Load(0, 0, 2000), True),
+        (Load(0, 0, 2000), Load(0, 0), True),
+        (Load(500, 1, 2000), Load(500, 1, 2000), False),
     ],
 )
 def test_a_crossing_is_told_early(told: Load, now: Load, early: bool) -> None:

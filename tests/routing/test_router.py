@@ -217,4 +217,6 @@ async def test_every_candidate_is_explained_by_factors_whose_product_is_its_scor
         assert 0 < factor <= 1
         product *= factor
     assert candidate.score == pytest.approx(product)
-    assert list(candidate.factors) == ["match", "availability", "locality", "cost", "reliability"]
+    assert list(candidate.factors) == [
+        "match", "availability", "locality", "cost", "speed", "reliability", "feedback", "affinity"
+    ]

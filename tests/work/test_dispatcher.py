@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 
@@ -9,9 +11,10 @@ from atmosphere.capabilities.backend import Emit, ToolCall
 from atmosphere.capabilities.card import Effects
 from atmosphere.mesh.table import State
 from atmosphere.work.effects import may_try_next
+from atmosphere.work.units import Unit
 from protocols.call import CallError, Code
 from tests.mesh.people import ME, OTHER, THIRD
-from tests.work.world import INTENT, fails, world
+from tests.work.world import INTENT, fails, takes, world
 
 
 async def answers(call: ToolCall, emit: Emit) -> bytes:
@@ -170,3 +173,35 @@ async def test_a_slow_reader_holds_the_work_back(autojump_clock: trio.abc.Clock)
     async with world({OTHER: fast}) as here, here.dispatcher.run(INTENT, b"{}"):
         await trio.sleep(10)
         assert sent < 100
+
+
+async def test_each_call_leaves_its_decision_and_what_became_of_it(autojump_clock: trio.abc.Clock) -> None:
+    async with world({OTHER: fails(Code.UNAVAILABLE), THIRD: takes(0.1)}) as here:
+        async with here.dispatcher.run(INTENT, b"{}", trace_id=bytes(16)) as execution:
+            await execution.result()
+        (entry,) = here.router.log.latest(10)
+        assert (entry.request, entry.outcome, entry.tried) == ("00" * 16, "ok", 1)
+        assert entry.ran is not None
+        assert entry.ran.peer == THIRD
+    async with world({OTHER: fails(Code.INVALID)}) as here:
+        with pytest.raises(CallError):
+            async with here.dispatcher.run(INTENT, b"{}"):
+                pass
+        (entry,) = here.router.log.latest(10)
+        assert (entry.ran, entry.outcome) == (None, "invalid")
+
+
+async def test_units_share_a_decision_and_flood_no_log(autojump_clock: trio.abc.Clock) -> None:
+    async with world({OTHER: takes(0.01)}) as here:
+        async with here.dispatcher.map(Unit(INTENT, b"{}") for _ in range(40)) as results:
+            assert [result.ok async for result in results] == [True] * 40
+        assert [entry.outcome for entry in here.router.log.latest(50)] == ["units"]
+
+
+async def test_who_answered_is_known_for_the_beginning_of_the_request(autojump_clock: trio.abc.Clock) -> None:
+    async with world({OTHER: takes(0.5), THIRD: takes(0.5)}) as here:
+        async with here.dispatcher.run(replace(INTENT, prefixes=(b"talk", b"system")), b"{}") as execution:
+            await execution.result()
+        affinity = here.router.affinity
+        assert affinity.holders((b"talk",), bytes(32)) == affinity.holders((b"system",), bytes(32)) == {OTHER}
+        assert here.router.outcomes.seconds(OTHER, bytes(32)) == pytest.approx(0.5)

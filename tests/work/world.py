@@ -12,7 +12,8 @@ from atmosphere.capabilities.card import Card, Effects, Tool
 from atmosphere.capabilities.offer import Offer, OfferEntry
 from atmosphere.env import FixedEnv
 from atmosphere.mesh.table import GradientTable
-from atmosphere.routing.decision import Candidate, Decision
+from atmosphere.routing.affinity import Affinity
+from atmosphere.routing.decision import Candidate, Decision, DecisionLog
 from atmosphere.routing.intent import Intent
 from atmosphere.routing.outcomes import Outcomes
 from atmosphere.work.dispatcher import Dispatcher
@@ -35,6 +36,8 @@ class FakeRouter:
 
     def __init__(self, peers: list[PeerId], what: Card) -> None:
         self.outcomes = Outcomes()
+        self.affinity = Affinity()
+        self.log = DecisionLog()
         self.peers = peers
         self.decisions = 0
         self._card = what
@@ -43,7 +46,8 @@ class FakeRouter:
         self.decisions += 1
         return Decision(
             intent,
-            tuple(Candidate(p, p.short, CARD_ID, self._card, 1.0, {}, "lan", None) for p in self.peers),
+            tuple(Candidate(p, p.short, CARD_ID, self._card, 10.0**-n, {}, "lan", None)
+                  for n, p in enumerate(self.peers)),  # far apart: nobody is drawn in place of a better one
             missing="nobody does that",
         )
 

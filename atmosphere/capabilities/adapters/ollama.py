@@ -1,9 +1,10 @@
 """Ollama: every model a capability, by what ``/api/show`` says it can do.
 
-``completion`` makes it ``llm/chat`` (with ``tools`` and ``vision`` as features), ``embedding`` makes it ``llm/embed``;
-its dimensions come from the model's metadata, so that nothing is loaded by looking. ``/api/show`` is asked once per
-model and digest. Context: Ollama runs a model with less than it was made for unless told otherwise, so none is claimed.
-Bodies are translated in :mod:`atmosphere.capabilities.adapters.ollama_wire`.
+``completion`` makes it ``llm/chat`` (with ``tools`` and ``vision`` as features), ``embedding`` makes it ``llm/embed``
+(its dimensions come from the model's metadata, so that nothing is loaded by looking), ``decision`` makes it
+``llm/decide``, also beside ``llm/chat``. ``/api/show`` is asked once per model and digest. Context: Ollama runs a model
+with less than it was made for unless told otherwise, so none is claimed. Bodies are translated in
+:mod:`atmosphere.capabilities.adapters.ollama_wire`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from atmosphere.capabilities.adapters import AdapterKind, ollama_wire
+from atmosphere.capabilities.adapters import AdapterKind, decisions, ollama_wire
 from atmosphere.capabilities.adapters.openai import (
     DISCOVER_TIMEOUT_S,
     LINGER_S,
@@ -26,12 +27,15 @@ from atmosphere.capabilities.adapters.openai import (
 )
 from atmosphere.capabilities.backend import Backend, BackendGone, BackendSilent, Emit, Provision, ToolCall
 from atmosphere.capabilities.card import NAME_MAX_BYTES, Card
+from atmosphere.capabilities.decisions import DECIDE_TOOL
 from atmosphere.capabilities.sse import EVENT_MAX_BYTES
 from atmosphere.capabilities.upstream import Answer, Upstream, UpstreamError, UpstreamTimeout
 from atmosphere.embedding.embedder import Space
 from protocols.call.errors import CallError, Code
 
 T = TypeVar("T")
+
+DECIDE_PATH = "/v1/systemone"
 
 
 class OllamaBackend(Backend):
@@ -41,7 +45,7 @@ class OllamaBackend(Backend):
         """*url*: without ``/api``. Raises ValueError for something that is no http(s) URL."""
         self._upstream = Upstream(url.rstrip("/"), key=key)
         self._concurrency = concurrency
-        self._cards: dict[tuple[str, str], Card | None] = {}  # (model, digest): only models that are there now
+        self._cards: dict[tuple[str, str], tuple[Card, ...]] = {}  # (model, digest): only models that are there now
         self.name = f"ollama {url.rstrip('/')}"
 
     def __repr__(self) -> str:
@@ -51,23 +55,23 @@ class OllamaBackend(Backend):
         models = (await self._ask(b"GET", "/api/tags")).get("models")
         if not isinstance(models, list):
             raise BackendGone(f"{self._upstream.url}/api/tags is no list of models; is this an Ollama server?")
-        known: dict[tuple[str, str], Card | None] = {}
+        known: dict[tuple[str, str], tuple[Card, ...]] = {}
         for model in models:
             name = model.get("model") or model.get("name") if isinstance(model, dict) else None
             if isinstance(name, str) and len(name.encode("utf-8", "replace")) <= NAME_MAX_BYTES:
                 key = (name, str(model.get("digest", "")))
-                known[key] = self._cards[key] if key in self._cards else await self._card(name)
+                known[key] = self._cards[key] if key in self._cards else await self._look_at(name)
         self._cards = known
-        return [Provision(card, self._concurrency) for card in known.values() if card is not None]
+        return [Provision(card, self._concurrency) for cards in known.values() for card in cards]
 
-    async def _card(self, name: str) -> Card | None:
+    async def _look_at(self, name: str) -> tuple[Card, ...]:
         try:
             show = await self._ask(b"POST", "/api/show", {"model": name})
         except BackendSilent:
             raise
         except BackendGone:
-            return None  # this model is damaged or was just deleted; the others are not
-        return model_card(name, show)
+            return ()  # this model is damaged or was just deleted; the others are not
+        return model_cards(name, show)
 
     async def _ask(self, method: bytes, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         content = b"" if body is None else json.dumps(body).encode()
@@ -91,6 +95,8 @@ class OllamaBackend(Backend):
         body = call.arguments()
         if call.tool == "embed":
             return await self._embed(card.model, body)
+        if call.tool == DECIDE_TOOL:
+            return await decisions.decide(self._upstream, DECIDE_PATH, card, call, self.name)
         chat = call.tool == "chat"
         if not chat and call.tool != "complete":
             raise CallError(Code.NOT_FOUND, f"{self.name} has no tool {call.tool!r}")
@@ -173,8 +179,8 @@ class OllamaBackend(Backend):
         await self._upstream.aclose()
 
 
-def model_card(name: str, show: dict[str, Any]) -> Card | None:
-    """The card for a model, from the answer of ``/api/show``; None for one that neither chats nor embeds.
+def model_cards(name: str, show: dict[str, Any]) -> tuple[Card, ...]:
+    """The cards for a model, from the answer of ``/api/show``; none for one that neither chats, embeds nor decides.
 
     Servers before 0.6.4 give no capabilities; there a model with a pooling type in its metadata embeds.
     """
@@ -190,18 +196,21 @@ def model_card(name: str, show: dict[str, Any]) -> Card | None:
     facts = details if isinstance(details, dict) else {}
     about = ", ".join(str(facts[key]) for key in ("family", "parameter_size", "quantization_level") if facts.get(key))
     label = f"{name} ({about})" if about else name
+    cards = []
+    if "decision" in capabilities:
+        cards.append(decisions.decide_card(name, description=label, vision="vision" in capabilities))
     if "completion" in capabilities:
-        return chat_card(
+        cards.append(chat_card(
             name,
             description=f"{label}: a language model that chats, writes, explains and answers questions",
             vision="vision" in capabilities,
             tools="tools" in capabilities,
-        )
+        ))
     dimensions = info.get(f"{family}.embedding_length")
-    if "embedding" in capabilities and isinstance(dimensions, int) and dimensions > 0:
+    if not cards and "embedding" in capabilities and isinstance(dimensions, int) and dimensions > 0:
         description = f"{label}: turns texts into vectors for search and comparison"
-        return embed_card(name, Space.of(name, dimensions).name, description=description)
-    return None
+        cards.append(embed_card(name, Space.of(name, dimensions).name, description=description))
+    return tuple(cards)
 
 
 def _encode(value: dict[str, Any]) -> bytes:

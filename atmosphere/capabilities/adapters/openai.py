@@ -7,6 +7,7 @@ set to the model's name when the request said ``auto`` or nothing, and ``atmosph
 ``capabilities``, ``architecture``), then the name: a name with an embedding family in it is ``llm/embed``; a name of a
 speech, image, reranking or moderation model is not offered, because those have no tool here; anything else is
 ``llm/chat``. A model taken for ``llm/embed`` is offered once it has embedded one word, which also tells its dimensions.
+Whether one is ``llm/decide``, beside ``llm/chat`` or in its place, ``adapters/decisions.py`` finds out.
 Tools, JSON schemas and streams are part of the API, so every chat model claims them; a server that cannot answers 400
 and the caller sees that answer. Images are claimed only where metadata or name say so.
 """
@@ -23,9 +24,10 @@ from urllib.parse import urlsplit
 
 import trio
 
-from atmosphere.capabilities.adapters import AdapterKind
+from atmosphere.capabilities.adapters import AdapterKind, decisions
 from atmosphere.capabilities.backend import Backend, BackendGone, BackendSilent, Emit, Provision, ToolCall
 from atmosphere.capabilities.card import MAX_CONTEXT_TOKENS, NAME_MAX_BYTES, Card, Tool
+from atmosphere.capabilities.decisions import DECIDE_TOOL, DECIDE_TYPE
 from atmosphere.capabilities.sse import SseError, SseSplitter
 from atmosphere.capabilities.upstream import Answer, Upstream, UpstreamError, UpstreamTimeout
 from atmosphere.embedding.embedder import Space
@@ -59,6 +61,11 @@ CHAT_TOOLS = (
 EMBED_TOOLS = (Tool("embed", "Turn texts into vectors; body of POST /v1/embeddings", _INPUT),)
 CHAT_EXAMPLES = ("Summarize this document", "Write a short reply to this mail", "Explain this code", "Translate this")
 
+_DECISION_WORDS = {"decision", "decisions", "systemone", "typed-decisions"}
+_DECISION_NAME = re.compile(
+    r"decision|(^|[/_.:-])(jev|openjev|kev|lev|laya|clef|julia-1|nimble|tev1|decider)([_.:-]|$)", re.IGNORECASE
+)
+DECIDE_PATH = "/systemone"
 _PATHS = {"chat": "/chat/completions", "complete": "/completions", "embed": "/embeddings"}
 
 
@@ -81,6 +88,7 @@ class OpenAIBackend(Backend):
         self._upstream = Upstream(url.rstrip("/") + ("" if re.search(r"/v\d+(beta)?$", path) else "/v1"), key=key)
         self._concurrency = concurrency
         self._spaces: dict[str, _Space] = {}
+        self._decisions = decisions.Finder(self._upstream, DECIDE_PATH)
         self._polls = 0
         self.name = f"openai {url.rstrip('/')}"
 
@@ -99,23 +107,33 @@ class OpenAIBackend(Backend):
         models = _models(answer, self._upstream.url)
         self._polls += 1
         self._spaces = {name: space for name, space in self._spaces.items() if any(m["id"] == name for m in models)}
+        self._decisions.poll(model["id"] for model in models)
         provisions = []
         for model in models:
-            card = await self._card(model)
-            if card is not None:
-                provisions.append(Provision(card, self._concurrency))
+            cards = await self._cards(model, loaded=len(models) == 1 or _loaded(model))
+            provisions += [Provision(card, self._concurrency) for card in cards]
         return provisions
 
-    async def _card(self, model: dict[str, Any]) -> Card | None:
-        name = model["id"]
+    async def _cards(self, model: dict[str, Any], *, loaded: bool) -> list[Card]:
+        """What *model* can be used as. *loaded*: asking it something small costs nothing but that."""
+        name, context = model["id"], _context(model)
         kind = guess_type(model)
-        if kind == "llm/chat":
-            return chat_card(name, vision=_sees(model), context_tokens=_context(model))
         if kind == "llm/embed":
             space = await self._space(name)
-            if space:
-                return embed_card(name, space, context_tokens=_context(model))
-        return None
+            return [embed_card(name, space, context_tokens=context)] if space else []
+        if kind == DECIDE_TYPE:
+            return [decisions.decide_card(name, vision=_sees(model), context_tokens=context)]
+        if kind != "llm/chat":
+            return []
+        chat = chat_card(name, vision=_sees(model), context_tokens=context)
+        declared = bool(_words(model) & _DECISION_WORDS)
+        if not declared and not (loaded and await self._decisions.decides(name)):
+            return [chat]
+        dedicated = model.get("owned_by") == "llamacpp" or bool(_DECISION_NAME.search(name))
+        decide = decisions.decide_card(
+            name, vision=declared and _sees(model), dedicated=declared or dedicated, context_tokens=context
+        )
+        return [chat, decide] if declared or not dedicated else [decide]
 
     async def _space(self, model: str) -> str:
         """The model's space; "" while it does not embed. Known ones are not asked again, failing ones ever rarer."""
@@ -144,6 +162,8 @@ class OpenAIBackend(Backend):
         arguments = call.arguments()
         path = _PATHS.get(call.tool)
         if path is None:
+            if call.tool == DECIDE_TOOL:
+                return await decisions.decide(self._upstream, DECIDE_PATH, card, call, self.name)
             raise CallError(Code.NOT_FOUND, f"{self.name} has no tool {call.tool!r}")
         body = call.args
         if arguments.get("model") != card.model or "atmosphere" in arguments:
@@ -237,14 +257,15 @@ def embed_card(model: str, space: str, *, description: str = "", context_tokens:
 
 
 def guess_type(model: dict[str, Any]) -> str:
-    """``llm/chat``, ``llm/embed``, or "" for a model that has no tool here. The module's docstring says how."""
-    words = {str(model.get(key)).lower() for key in ("type", "task", "model_type") if model.get(key)}
-    capabilities = model.get("capabilities")
-    if isinstance(capabilities, list | dict):
-        given = [word for word in capabilities if not isinstance(capabilities, dict) or capabilities[word]]
-        words |= {str(word).lower() for word in given}
+    """``llm/chat``, ``llm/embed``, ``llm/decide``, or "" for a model that has no tool here.
+
+    The module's docstring says how.
+    """
+    words = _words(model)
     if words & _CHAT_WORDS:
         return "llm/chat"
+    if words & _DECISION_WORDS:
+        return DECIDE_TYPE
     if words & _EMBEDDING_WORDS:
         return "llm/embed"
     outputs = _modalities(model, "output_modalities")
@@ -254,6 +275,22 @@ def guess_type(model: dict[str, Any]) -> str:
     if _OTHER_NAME.search(name):
         return ""
     return "llm/embed" if _EMBEDDING_NAME.search(name) else "llm/chat"
+
+
+def _words(model: dict[str, Any]) -> set[str]:
+    """What the server says of the model beside its name."""
+    words = {str(model.get(key)).lower() for key in ("type", "task", "model_type") if model.get(key)}
+    capabilities = model.get("capabilities")
+    if isinstance(capabilities, list | dict):
+        given = [word for word in capabilities if not isinstance(capabilities, dict) or capabilities[word]]
+        words |= {str(word).lower() for word in given}
+    return words
+
+
+def _loaded(model: dict[str, Any]) -> bool:
+    """Whether the list says that the model is in memory (llama.cpp's router, LM Studio)."""
+    status = model.get("status")
+    return (status.get("value") if isinstance(status, dict) else model.get("state")) == "loaded"
 
 
 def _models(answer: Answer, url: str) -> list[dict[str, Any]]:

@@ -1,0 +1,414 @@
+"""The second stage: where the router itself is unsure, a decision model of the mesh is asked "which of these, or none".
+
+The router's first stage is local and takes a millisecond; it says how probable it is that its first card is the right
+one. Below ``ask_below`` the shortlist goes to a decision model (``llm/decide``), wherever one is, as one typed
+question. The answer may put another card first, or say that none fits, and only where the model is sure, and surer
+than the router was. Nothing else depends on it: without such a model, when it does not answer within the deadline, when
+it fails or says what cannot be true, the router's own ranking stands, at once.
+
+Guarantees: an intent waits for at most ``deadline_s``; a model that failed is left alone for a while, longer each
+time, so that a hanging one does not cost every intent the deadline; few questions are under way at a time; asking is
+never itself arbitrated (a question has no text to be matched, and its tool is refused here); the intent's conditions
+(``local_only``, labels, node ...) hold for the question as well, because it carries the intent's words.
+
+What cards say of themselves was written by other nodes: it is shortened, on one line, and can do no more than claim
+that its card fits.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Protocol
+
+from atmosphere.capabilities.card import Card
+from atmosphere.capabilities.decisions import (
+    DECIDE_TOOL,
+    DECIDE_TYPE,
+    Answer,
+    AnswerError,
+    Question,
+    read_answers,
+    read_questions,
+)
+from atmosphere.config import RoutingConfig
+from atmosphere.mesh.table import GradientTable
+from atmosphere.routing.decision import Candidate
+from atmosphere.routing.intent import Intent
+from atmosphere.routing.models import EMBED_TOOL
+from protocols.call.errors import CallError, Code
+
+SHORTLIST = 5            # cards in a question: the right one is among the router's first five far more often than not
+MARGIN = 0.03            # of the match, between the two best cards: less is a draw, where no probability is known
+RERANK_AT = 0.6          # the probability at which another card is put first; by chance a sixth
+NONE_AT = 0.8            # to say that nobody can, which costs the user more than a wrong card
+ASKING_MAX = 4           # questions under way: one node's intents must not occupy the mesh's decision models
+FIRST_PAUSE_S = 5.0      # after a failure; doubled with each further one
+MAX_PAUSE_S = 300.0      # then the deadline is lost once in five minutes
+BUSY_PAUSE_S = 1.0       # when everybody who decides is busy and does not say until when
+UNLIKELY = 0.1           # the factor of a card that the model thinks next to nothing of: it may be mistaken
+VERDICTS_KEPT = 512
+VERDICT_S = 600.0        # an answer to the same words about the same cards holds this long
+MAX_TEXT = 2000          # characters of the intent
+MAX_DESCRIPTION = 240
+MAX_EXAMPLES = 3
+MAX_EXAMPLE = 80
+CHAT_TYPE = "llm/chat"
+NONE = "none"
+WHICH = "which"
+LARGE = "large"
+
+_INSTRUCTIONS = "Which of these capabilities should handle the request? Choose none if none of them can."
+_NONE_MEANS = "none of these capabilities can handle the request"
+_LARGE: Mapping[str, object] = {
+    "type": "noul",
+    "instructions": "Does a good answer to the request need a large, capable language model rather than a small one?",
+    "criteria": {
+        "true": "several steps of reasoning, expert knowledge, analysis, design, or long and careful writing or code",
+        "false": "small talk, a single fact, simple arithmetic, a short translation, correction or rewrite",
+    },
+}
+_SPACE = re.compile(r"[\s\x00-\x1f\x7f]+")
+
+
+class Mode(StrEnum):
+    """When a decision model is asked."""
+
+    OFF = "off"
+    AMBIGUOUS = "ambiguous"
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class ArbiterSettings:
+    """What the owner may set."""
+
+    mode: Mode = Mode.AMBIGUOUS
+    deadline_s: float = 0.3
+    """How long an intent may wait: less than a person notices, enough for a small model on a CPU of the LAN."""
+    ask_below: float = 0.7
+    """The router's own probability below which it asks."""
+
+
+def settings_of(config: RoutingConfig) -> ArbiterSettings:
+    """What the node's settings ask for."""
+    return ArbiterSettings(Mode(config.decision_model), config.decision_deadline_ms / 1000, config.decision_below)
+
+
+class Ask(Protocol):
+    """Runs a question on the mesh."""
+
+    async def __call__(self, intent: Intent, args: bytes, deadline_s: float) -> bytes:
+        """The body of the answer. Raises CallError, DEADLINE after *deadline_s* at the latest, whatever happens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a shortlist."""
+
+    order: tuple[Candidate, ...]
+    """The candidates; those of the chosen card first, else as they were given."""
+    reason: str
+    """For people: what was asked and what came of it."""
+    chosen: bytes | None = None
+    """The card that the model chose, where it is to be put first."""
+    none: bool = False
+    """The model is sure that none of the cards fits."""
+    probabilities: Mapping[bytes, float] = field(default_factory=dict)
+    """What the model gave to each card of the shortlist; empty when it was not asked or not believed."""
+    large: float | None = None
+    """The probability that a large model is needed, where that was asked as well."""
+    asked: bool = False
+    elapsed_ms: float = 0.0
+
+    def factor(self, card: bytes) -> float:
+        """What this makes of the score of *card*, where another one was chosen: how probable it is beside that one."""
+        if self.chosen is None or card == self.chosen or not self.probabilities:
+            return 1.0
+        return max(UNLIKELY, min(1.0, self.probabilities.get(card, 0.0) / self.probabilities[self.chosen]))
+
+
+@dataclass(frozen=True, slots=True)
+class ArbiterStatistics:
+    """Counts since the start."""
+
+    asked: int
+    changed: int
+    """Another card was put first."""
+    none: int
+    failed: int
+    """No answer in time, an error, or one that could not be believed."""
+    remembered: int
+    """Answered without asking again."""
+    pause_s: float
+    """How long the models are still left alone; 0: not at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    until: float
+    which: Answer | None
+    large: float | None
+
+
+class Deciders:
+    """Whether anybody in the mesh decides now; looked up again only when the table has changed."""
+
+    def __init__(self, table: GradientTable) -> None:
+        self._table = table
+        self._version = -1
+        self._any = False
+
+    def __call__(self) -> bool:
+        if self._version != self._table.version:
+            self._version = self._table.version
+            self._any = any(route.card.type == DECIDE_TYPE for route in self._table.routes())
+        return self._any
+
+
+class Arbiter:
+    """Asks decision models for one router. Not bound to a task: any number of intents may be settled at once."""
+
+    def __init__(
+        self,
+        ask: Ask,
+        deciders: Callable[[], bool],
+        monotonic: Callable[[], float],
+        settings: ArbiterSettings | None = None,
+    ) -> None:
+        """*deciders*: whether there is anybody to ask; called for every intent that is in doubt."""
+        self.settings = settings or ArbiterSettings()
+        self._ask = ask
+        self._deciders = deciders
+        self._monotonic = monotonic
+        self._verdicts: OrderedDict[tuple[object, ...], _Verdict] = OrderedDict()
+        self._asking = 0
+        self._pause_s = 0.0
+        self._until = 0.0
+        self._failing = False
+        self._asked = self._changed = self._none = self._failed = self._remembered = 0
+
+    def __repr__(self) -> str:
+        return f"<Arbiter {self.settings.mode}, {self._asked} asked, {self._failed} failed>"
+
+    def statistics(self) -> ArbiterStatistics:
+        pause = max(0.0, self._until - self._monotonic())
+        return ArbiterStatistics(self._asked, self._changed, self._none, self._failed, self._remembered, pause)
+
+    def wanted(self, intent: Intent, candidates: Sequence[Candidate], probability: float | None = None) -> bool:
+        """Whether *candidates*, ranked, are to be settled: cheap, so that the sure intents pay nothing.
+
+        Chat models that differ in name and size only are no question of meaning: for them it takes ``always``.
+        *probability*: the router's own, that its first card is right; None: not known, then the margin decides.
+        """
+        mode = self.settings.mode
+        if mode is Mode.OFF or not intent.text or intent.names_model or intent.tool in (DECIDE_TOOL, EMBED_TOOL):
+            return False
+        cards = _cards(candidates)
+        if not cards or (len(cards) == 1 and probability is None):
+            return False
+        if mode is Mode.AMBIGUOUS:
+            if _alike(cards.values()):
+                return False
+            sure = margin(candidates) >= MARGIN if probability is None else probability >= self.settings.ask_below
+            if sure:
+                return False
+        return self._deciders()
+
+    async def settle(
+        self,
+        intent: Intent,
+        candidates: Sequence[Candidate],
+        *,
+        probability: float | None = None,
+        stay: bool = False,
+        sizes: bool = False,
+    ) -> Settled:
+        """Let a decision model choose among the cards of *candidates* (ranked), the first few. Never raises CallError.
+
+        *probability*: the router's own, which the model must exceed. *stay*: the intent's words must not leave this
+        node. *sizes*: ask besides whether a large model is needed.
+        """
+        order, started = tuple(candidates), self._monotonic()
+        if not self.wanted(intent, candidates, probability):
+            return Settled(order, "the router decided alone")
+        cards = _cards(candidates)
+        key = (intent.text[:MAX_TEXT], tuple(sorted(cards)), sizes)
+        verdict = self._remember(key, started)
+        if verdict is None:
+            why = self._held_back(started)
+            if why:
+                return Settled(order, why)
+            try:
+                verdict = await self._question(intent, cards, stay, sizes)
+            except CallError as error:
+                if error.code is Code.NOT_FOUND:  # says nothing of a model: local_only, labels, the owner's policy
+                    return Settled(order, "nobody who decides may be asked about this; the router decided alone")
+                self._fail(error)
+                elapsed_ms = (self._monotonic() - started) * 1000
+                reason = f"the decision model did not settle it ({error.code}: {error.message[:200]})"
+                return Settled(order, f"{reason}; the router's own ranking stands", asked=True, elapsed_ms=elapsed_ms)
+            self._good()
+            self._keep(key, verdict)
+            asked = True
+        else:
+            self._remembered += 1
+            asked = False
+        settled = self._apply(verdict, order, cards, probability or 0.0)
+        return replace(settled, asked=asked, elapsed_ms=(self._monotonic() - started) * 1000)
+
+    async def _question(self, intent: Intent, cards: Mapping[bytes, Card], stay: bool, sizes: bool) -> _Verdict:
+        """Ask now. Raises CallError, also for an answer that cannot be believed."""
+        body = question(intent.text, cards, sizes=sizes)
+        questions = read_questions(body)
+        constraints = replace(
+            intent.constraints,
+            type=DECIDE_TYPE,
+            card=None,
+            space=None,
+            min_context_tokens=0,
+            gpu_required=False,
+            local_only=intent.constraints.local_only or stay,
+        )
+        self._asked += 1
+        self._asking += 1
+        try:
+            asking = Intent(tool=DECIDE_TOOL, inputs=frozenset({"text"}), constraints=constraints)
+            data = await self._ask(asking, json.dumps(body).encode(), self.settings.deadline_s)
+        finally:
+            self._asking -= 1
+        return _believed(questions, data, self._monotonic() + VERDICT_S)
+
+    def _apply(
+        self, verdict: _Verdict, order: tuple[Candidate, ...], cards: Mapping[bytes, Card], own: float
+    ) -> Settled:
+        which = verdict.which
+        if which is None:
+            return Settled(order, "the decision model declined to choose", large=verdict.large)
+        names = _names(cards)
+        probabilities = {names[option]: p for option, p in which.probabilities.items() if option != NONE}
+        sure = which.probabilities[which.choice]
+        if which.choice == NONE:
+            none = sure >= max(NONE_AT, own)
+            self._none += none
+            reason = f"the decision model says that none of {len(cards)} cards fits, p = {sure:.2f}"
+            return Settled(order, reason + ("" if none else ", which is not sure enough"), none=none,
+                           probabilities=probabilities, large=verdict.large)
+        card = names[which.choice]
+        if card == order[0].card_id:
+            return Settled(order, f"the decision model agrees, p = {sure:.2f}", chosen=card,
+                           probabilities=probabilities, large=verdict.large)
+        what = f"the decision model chose {_name(cards[card])} instead, p = {sure:.2f}"
+        if sure < max(RERANK_AT, own):
+            return Settled(order, f"{what}, which is not sure enough", probabilities=probabilities, large=verdict.large)
+        self._changed += 1
+        first = tuple(candidate for candidate in order if candidate.card_id == card)
+        rest = tuple(candidate for candidate in order if candidate.card_id != card)
+        return Settled(first + rest, what, chosen=card, probabilities=probabilities, large=verdict.large)
+
+    def _held_back(self, now: float) -> str:
+        """Why nobody is asked at this moment; empty: ask."""
+        if self._asking >= (1 if self._failing else ASKING_MAX):
+            return "the decision model has enough questions already; the router decided alone"
+        if now < self._until:
+            left = self._until - now
+            return f"the decision model failed and is left alone for {left:.0f} s; the router decided alone"
+        return ""
+
+    def _fail(self, error: CallError) -> None:
+        self._failed += 1
+        now = self._monotonic()
+        if error.code in (Code.OVERLOADED, Code.RATE_LIMITED):
+            self._until = max(self._until, now + max(BUSY_PAUSE_S, error.retry_after_ms / 1000))
+        elif now >= self._until:  # others that were under way say nothing new
+            self._failing = True
+            self._pause_s = min(max(FIRST_PAUSE_S, 2 * self._pause_s), MAX_PAUSE_S)
+            self._until = now + self._pause_s
+
+    def _good(self) -> None:
+        self._failing, self._pause_s, self._until = False, 0.0, 0.0
+
+    def _remember(self, key: tuple[object, ...], now: float) -> _Verdict | None:
+        found = self._verdicts.get(key)
+        if found is not None and found.until <= now:
+            del self._verdicts[key]
+            return None
+        return found
+
+    def _keep(self, key: tuple[object, ...], verdict: _Verdict) -> None:
+        self._verdicts[key] = verdict
+        if len(self._verdicts) > VERDICTS_KEPT:
+            self._verdicts.popitem(last=False)
+
+
+def margin(candidates: Sequence[Candidate]) -> float:
+    """The lead of the best matching card over the next one, on the scale of the match; 1 with a single card."""
+    best: dict[bytes, float] = {}
+    for candidate in candidates:
+        best[candidate.card_id] = max(candidate.factors.get("match", 0.0), best.get(candidate.card_id, 0.0))
+    first, *rest = sorted(best.values(), reverse=True) or [1.0]
+    return first - rest[0] if rest else 1.0
+
+
+def question(text: str, cards: Mapping[bytes, Card], *, sizes: bool = False) -> dict[str, object]:
+    """The body of the request. Options are in the order of the cards' ids: the router's own order is no hint."""
+    criteria: dict[str, str] = {name: describe(cards[card]) for name, card in _names(cards).items()}
+    criteria[NONE] = _NONE_MEANS
+    which = {"type": "choice", "instructions": _INSTRUCTIONS, "criteria": criteria}
+    questions = {WHICH: which, LARGE: dict(_LARGE)} if sizes else {WHICH: which}
+    return {"state": {"request": text[:MAX_TEXT]}, "questions": questions}
+
+
+def describe(card: Card) -> str:
+    """A card in one short line."""
+    parts = [f"{_name(card)}: {_line(card.description, MAX_DESCRIPTION)}"]
+    if card.topics:
+        parts.append("about " + _line(", ".join(card.topics), MAX_DESCRIPTION))
+    if card.examples:
+        parts.append("for example " + " | ".join(_line(text, MAX_EXAMPLE) for text in card.examples[:MAX_EXAMPLES]))
+    return "; ".join(parts)
+
+
+def _name(card: Card) -> str:
+    return _line(f"{card.type} {card.model}".strip(), MAX_EXAMPLE)
+
+
+def _line(text: str, limit: int) -> str:
+    text = _SPACE.sub(" ", text[: 4 * limit]).strip()
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _cards(candidates: Sequence[Candidate]) -> dict[bytes, Card]:
+    """The first cards of a ranking."""
+    found: dict[bytes, Card] = {}
+    for candidate in candidates:
+        if candidate.card_id not in found:
+            if len(found) == SHORTLIST:
+                break
+            found[candidate.card_id] = candidate.card
+    return found
+
+
+def _alike(cards: Collection[Card]) -> bool:
+    """Whether they are chat models that say the same of themselves, apart from their names."""
+    return len({(card.type, card.examples, card.topics) for card in cards}) == 1 and all(
+        card.type == CHAT_TYPE for card in cards
+    )
+
+
+def _names(cards: Mapping[bytes, Card]) -> dict[str, bytes]:
+    return {f"c{number}": card for number, card in enumerate(sorted(cards), 1)}
+
+
+def _believed(questions: tuple[Question, ...], data: bytes, until: float) -> _Verdict:
+    """Adapters check answers too, but the adapter may be another node's."""
+    try:
+        answers = read_answers(questions, data)
+    except AnswerError as error:
+        raise CallError(Code.BACKEND, f"the decision model's answer cannot be believed: {error}") from None
+    large = answers.get(LARGE)
+    return _Verdict(until, answers.get(WHICH), None if large is None else large.yes)

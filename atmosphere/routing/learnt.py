@@ -1,0 +1,107 @@
+"""Keeps what was learnt of other nodes across restarts: what people said of their answers, how fast they were.
+
+What a node that was put out of the mesh had earned is deleted with it, in memory and on disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Sequence
+
+import trio
+
+from atmosphere.env import Env
+from atmosphere.routing.outcomes import CAPACITY, Outcomes
+from atmosphere.store import Store
+from transports.peer_id import PeerId
+
+logger = logging.getLogger(__name__)
+
+SAVE_EVERY_S = 60.0
+"""What a crash may cost is a minute of timings; what people said is written at once."""
+KEPT_S = 90 * 86400.0
+"""By then an opinion has faded to a hundredth."""
+
+Row = tuple[bytes, bytes, float, float, float]
+"""peer id, card, opinion, seconds, Unix seconds of both."""
+
+
+class Learnt:
+    """Between the outcomes of a router and the store. :meth:`run` owns its one task."""
+
+    def __init__(self, outcomes: Outcomes, store: Store, env: Env) -> None:
+        self._outcomes = outcomes
+        self._store = store
+        self._env = env
+        self._gone: set[PeerId] = set()
+        self._news = trio.Event()
+        self._urgent = trio.Event()
+        outcomes.on_unsaved = lambda: self._news.set()
+
+    def __repr__(self) -> str:
+        return f"<Learnt of {self._outcomes!r}>"
+
+    def load(self) -> None:
+        """Read what an earlier run left; at start, on the calling thread."""
+        now = self._env.now()
+        for raw, card, opinion, seconds, at in self._store.read_now(_read):
+            self._outcomes.restore(PeerId(raw), card, opinion, seconds, now - at)
+
+    def forget(self, peer: PeerId) -> None:
+        """*peer* is put out of the mesh: nothing of it is kept, and its rows go with the next :meth:`save`."""
+        self._outcomes.forget(peer)
+        self._gone.add(peer)
+        self._news.set()
+        self._urgent.set()
+
+    async def judge(self, peer: PeerId, card_id: bytes, good: bool) -> float:
+        """Somebody says that an answer was good, or bad: in force and on disk when this returns; the opinion now."""
+        opinion = self._outcomes.judge(peer, card_id, good)
+        await self.save()
+        return opinion
+
+    async def run(self) -> None:
+        """Save what is new, within a minute and at the end, until cancelled."""
+        try:
+            while True:
+                await self._news.wait()
+                self._news = trio.Event()
+                with trio.move_on_after(SAVE_EVERY_S):
+                    await self._urgent.wait()
+                self._urgent = trio.Event()
+                await self.save()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self.save()
+
+    async def save(self) -> None:
+        """Write what is new. What cannot be written (a full disk) is tried again with the next save."""
+        outcomes, gone = self._outcomes, self._gone
+        pairs, outcomes.unsaved, self._gone = outcomes.unsaved, set(), set()
+        if not pairs and not gone:
+            return
+        now = self._env.now()
+        rows = [(p.raw, card, outcomes.opinion(p, card), outcomes.seconds(p, card), now) for p, card in pairs]
+        try:
+            await self._store.write(lambda connection: _write(connection, rows, [peer.raw for peer in gone], now))
+        except (sqlite3.Error, OSError) as error:
+            logger.warning("what was learnt of other nodes could not be saved: %s; trying again later", error)
+            outcomes.unsaved |= pairs
+            self._gone |= gone
+
+
+def _read(connection: sqlite3.Connection) -> list[Row]:
+    found = connection.execute(
+        "SELECT peer, card, opinion, seconds, at FROM learnt ORDER BY at DESC LIMIT ?", (CAPACITY,)
+    ).fetchall()
+    return found[::-1]  # the newest last: what is over the outcomes' capacity are the oldest
+
+
+def _write(connection: sqlite3.Connection, rows: Sequence[Row], gone: Sequence[bytes], now: float) -> None:
+    connection.executemany("INSERT OR REPLACE INTO learnt VALUES (?, ?, ?, ?, ?)", rows)
+    connection.executemany("DELETE FROM learnt WHERE peer = ?", [(peer,) for peer in gone])
+    connection.execute("DELETE FROM learnt WHERE at < ?", (now - KEPT_S,))
+    connection.execute(
+        "DELETE FROM learnt WHERE at < (SELECT at FROM learnt ORDER BY at DESC LIMIT 1 OFFSET ?)", (CAPACITY,)
+    )
