@@ -5,7 +5,7 @@ VENV := .venv
 PEERS := .bench/venv
 RUN := $(VENV)/bin/python
 
-BENCHMARKS := startup embedding call shim trust units detector
+BENCHMARKS := startup embedding call shim trust units detector decision
 
 FUZZ_SECONDS ?= 300
 
