@@ -61,7 +61,7 @@ class Run:
         return [self.scenario, "--nodes", str(self.nodes), "--seed", "1", "--fidelity", "fast", *self.options]
 
 
-LONG_REST = ("--rest", "60")
+LONG_REST = ("--rest", "30")
 """A mesh tells some four beacons a second, whatever its size: ten seconds of it vary by a sixth."""
 RUNS = (
     Run("spread", 100, LONG_REST),
