@@ -15,6 +15,7 @@ from atmosphere.capabilities.card import Card
 from atmosphere.capabilities.offer import Offer, OfferEntry
 from atmosphere.identity import Membership
 from atmosphere.identity.scopes import SERVE
+from atmosphere.mesh.announcer import JITTER, beacon_period
 from protocols.beacons import Beacon
 from transports.peer_id import PeerId
 
@@ -312,11 +313,14 @@ class GradientTable:
         return next((served for model, served in reversed(self.served.items()) if names(model)), None)
 
     def prune(self, now: float) -> list[PeerId]:
-        """Forget nodes that were silent for max(5 min, 3 periods), and cards that nobody offers; who went."""
+        """Forget nodes that were silent for max(5 min, 3 periods), and cards that nobody offers; who went.
+
+        Their own periods, or what is usual now: the mesh may have grown since they spoke."""
+        usual = PRUNE_PERIODS * beacon_period(len(self.nodes)) * (1 + JITTER)
         silent = [
             node.peer
             for node in self.nodes.values()
-            if node.peer != self.me and now - node.last_seen > patience(node.beacon)
+            if node.peer != self.me and now - node.last_seen > max(usual, patience(node.beacon))
         ]
         for peer in silent:
             self.forget(peer)

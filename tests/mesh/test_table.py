@@ -8,9 +8,10 @@ import pytest
 
 from atmosphere.capabilities.card import Card
 from atmosphere.capabilities.offer import Offer, OfferEntry
-from atmosphere.mesh.table import MIN_PRUNE_S, GradientTable, Path, State
+from atmosphere.mesh.table import MIN_PRUNE_S, GradientTable, Node, Path, State
 from protocols.beacons import Beacon
 from tests.mesh.people import FOURTH, ME, OTHER, THIRD, membership_of
+from transports.peer_id import PeerId
 
 CARD_ID = bytes([5]) * 32
 CARD = Card("llm/chat", "A chat model", model="m")
@@ -90,6 +91,15 @@ def test_silence_is_forgotten_after_five_minutes_or_three_periods(
     assert table.prune(100.1 + patience) == [OTHER]
     assert CARD_ID not in table.cards  # what nobody offers goes too
     assert ME in table.nodes
+
+
+def test_who_spoke_before_the_mesh_grew_is_kept_for_three_periods_of_now(table: GradientTable) -> None:
+    table.observe(OTHER, dataclasses.replace(BEACON, sequence=2, period_ms=18_000), membership_of(OTHER), 100.0)
+    for number in range(1000):
+        peer = PeerId.from_public_key(number.to_bytes(32))
+        table.nodes[peer] = Node(peer, 1100.0)
+    assert table.prune(100.0 + 2 * MIN_PRUNE_S) == []  # its next beacon may come five minutes after the last one
+    assert OTHER in table.prune(100.0 + 4 * MIN_PRUNE_S)
 
 
 def test_every_change_is_in_the_log_with_a_growing_number(table: GradientTable) -> None:
