@@ -39,7 +39,7 @@ CONTRAST_WEIGHT = 0.4
 SUBJECT_WEIGHT = 1.5
 """Of the subject against one phrase: a description is worth a little more than a single example."""
 SHORTLIST = 8
-"""Cards whose phrases are compared with each other; 16 or 24 choose no better, and cost more."""
+"""Cards whose phrases are compared with each other; 16 or 24 chose no better, and cost more."""
 MAX_CONTRASTED = 12
 """Phrases per card that are: the equations grow with the cube of all phrases. 8 * 12 take 0.3 ms."""
 RIDGE = 0.3
