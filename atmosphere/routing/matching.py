@@ -39,11 +39,13 @@ CONTRAST_WEIGHT = 0.4
 SUBJECT_WEIGHT = 1.5
 """Of the subject against one phrase: a description is worth a little more than a single example."""
 SHORTLIST = 8
-"""Cards whose phrases are compared with each other; 16 or 24 choose no better, and cost more."""
+"""Cards whose phrases are compared with each other; 16 or 24 chose no better, and cost more."""
 MAX_CONTRASTED = 12
 """Phrases per card that are: the equations grow with the cube of all phrases. 8 * 12 take 0.3 ms."""
 RIDGE = 0.3
 """Of the regression: a third of a phrase's own weight, because half of any phrase is chance."""
+MAX_WORDS = 4096
+"""Words of one card that count: a hostile card has no more."""
 RANKED = 32
 """Cards that are named in order, best first."""
 SHARPNESS = 4.0
@@ -150,7 +152,7 @@ class CardVectors:
         """What the card says, for its words; its vector may come later."""
         row = self._row(card_id)
         self._said[row] = len(phrases(card))
-        self._words.put(row, words(" ".join(card_texts(card))))
+        self._words.put(row, words(" ".join(card_texts(card)))[:MAX_WORDS])
 
     def put(self, card_id: bytes, vector: Vector, parts: Vector | None = None) -> None:
         """Keep the unit *vector*, shape (d,), of a card, and the unit vectors of its texts, shape (n, d), if known.

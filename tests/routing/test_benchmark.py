@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atmosphere.embedding import HashEmbedder
-from tests.benchmarks import routing
+from atmosphere.embedding import HashEmbedder, MiniLM
+from tests.benchmarks import decision, routing
 from tests.benchmarks.routing import FileError, auroc, coverage, place
 
 CAPS: list[dict[str, Any]] = [
@@ -40,7 +40,7 @@ def figures(
     caps: list[Any] = CAPS, queries: list[Any] = QUERIES, **options: Any,
 ) -> tuple[dict[str, Any], str]:
     """The last line and the notes."""
-    monkeypatch.setattr(routing.MiniLM, "load", HashEmbedder)
+    monkeypatch.setattr(MiniLM, "load", HashEmbedder)
     settings = {"shots": 0, "split": "", "seed": 0, "json": True, **options}
     routing.run(argparse.Namespace(
         caps=write(tmp_path / "caps.jsonl", caps), queries=write(tmp_path / "queries.jsonl", queries), **settings
@@ -157,3 +157,12 @@ def test_coverage_is_the_largest_share_at_that_precision_and_equals_go_together(
     assert coverage(np.ones(100), right) == 0.0
     assert coverage(np.ones(3), np.ones(3, dtype=np.bool_)) == 1.0
     assert coverage(np.array([]), np.array([], dtype=np.bool_)) is None
+
+
+async def test_the_cost_of_a_decision_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MiniLM, "load", HashEmbedder)
+    found = await decision.measure(60, 5)
+    assert found.cards == 60
+    assert 0 < found.cached_p50_ms <= found.cached_p99_ms
+    assert 0 < found.uncached_p50_ms <= found.uncached_p99_ms
+    assert 1000 < found.bytes_per_card < 100_000

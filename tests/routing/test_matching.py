@@ -12,6 +12,7 @@ from atmosphere.embedding import HashEmbedder
 from atmosphere.routing.calibration import SHIFT_LIMIT, Calibration, Evidence
 from atmosphere.routing.matching import (
     MAX_CONTRASTED,
+    MAX_WORDS,
     RANKED,
     SHORTLIST,
     CardVectors,
@@ -197,6 +198,13 @@ def test_a_card_with_many_phrases_costs_no_more_than_the_bound() -> None:
     kept, _ = matcher._phrases[matcher.rows[key(0)]]
     assert kept.shape[0] == MAX_CONTRASTED
     assert kept.dtype == np.int8
+
+
+def test_a_card_with_very_many_words_has_no_more_than_the_bound() -> None:
+    flood = tuple(" ".join(f"w{n}x{m}" for m in range(70)) for n in range(64))
+    matcher = CardVectors("space")
+    matcher.describe(key(0), Card("tool/call", "", examples=flood))
+    assert len(matcher._words._rows[0]) <= MAX_WORDS
 
 
 def test_a_subject_weighs_more_than_one_phrase_and_less_than_two() -> None:
