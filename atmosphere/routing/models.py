@@ -6,10 +6,9 @@ is known its model's name takes the alias's place in the arguments: here, once, 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 from atmosphere.config import NameConfig
@@ -22,38 +21,20 @@ Aliases = Mapping[str, tuple[str, ...]]
 
 EMBED_TOOL = "embed"
 
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """What a capability name stands for: no model, but what the model must be able to do."""
-
-    type: str | None = None
-    text: str = ""
-    """What cards are matched with, in place of the request's own words."""
-    inputs: tuple[str, ...] = ()
-    features: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    min_context_tokens: int = 0
-    gpu_required: bool = False
-    prefer: Prefer = Prefer.BALANCED
-
-
-Levels = Mapping[str, Level]
+Levels = Mapping[str, NameConfig]
 """Capability names, as clients write them into ``model``."""
 
 BUILT_IN: Levels = MappingProxyType({
-    "fast": Level(type="llm/chat", prefer=Prefer.FAST),
-    "vision": Level(inputs=("text", "image")),
-    "best-code": Level(type="llm/chat", text="writes, explains, reviews and corrects program code"),
+    "fast": NameConfig(type="llm/chat", prefer="fast"),
+    "vision": NameConfig(inputs=("text", "image")),
+    "best-code": NameConfig(type="llm/chat", text="writes, explains, reviews and corrects program code"),
 })
 """There from the start; a setting of the same name replaces one, and so does a model of that very name."""
 
 
 def levels_of(names: Mapping[str, NameConfig]) -> Levels:
     """The built-in capability names and the owner's."""
-    return {**BUILT_IN, **{
-        name: Level(**{**dataclasses.asdict(value), "prefer": Prefer(value.prefer)}) for name, value in names.items()
-    }}
+    return {**BUILT_IN, **names}
 
 
 def same_model(asked: str, model: str) -> bool:
@@ -92,7 +73,7 @@ def resolve_level(intent: Intent, levels: Levels, serves: Callable[[str], bool])
         text=level.text or intent.text,
         inputs=intent.inputs | set(level.inputs),
         features=intent.features | set(level.features),
-        prefer=intent.prefer or level.prefer,
+        prefer=intent.prefer or Prefer(level.prefer),
         constraints=replace(
             asked,
             type=level.type if asked.type is None else asked.type,

@@ -12,7 +12,7 @@ from atmosphere.config import NameConfig
 from atmosphere.mesh.table import SERVED_KEPT, State
 from atmosphere.routing.decision import Candidate
 from atmosphere.routing.intent import Constraints, Intent, Prefer
-from atmosphere.routing.models import BUILT_IN, Level, args_for, levels_of, resolve_alias, resolve_level
+from atmosphere.routing.models import BUILT_IN, args_for, levels_of, resolve_alias, resolve_level
 from tests.mesh.people import FOURTH, OTHER, THIRD
 from tests.routing.test_router import CHAT, COOKING, EMBED, IDS, VISION, World
 
@@ -27,8 +27,8 @@ def nobody(model: str) -> bool:
 
 
 def test_a_capability_name_asks_for_what_it_stands_for() -> None:
-    levels = {"see": Level(type="llm/chat", text="pictures", inputs=("text", "image"), features=("stream",),
-                           labels=("gpu",), min_context_tokens=100, gpu_required=True, prefer=Prefer.FAST)}
+    levels = {"see": NameConfig(type="llm/chat", text="pictures", inputs=("text", "image"), features=("stream",),
+                                labels=("gpu",), min_context_tokens=100, gpu_required=True, prefer="fast")}
     asked = Intent(tool="chat", text="what is this", model="see", constraints=Constraints(labels=frozenset({"x"})))
     intent = resolve_level(asked, levels, nobody)
     assert (intent.level, intent.text, intent.prefer) == ("see", "pictures", Prefer.FAST)
@@ -58,7 +58,7 @@ def test_a_model_or_an_alias_of_that_very_name_comes_first() -> None:
 def test_the_owners_names_come_to_the_built_in_ones() -> None:
     levels = levels_of({"fast": NameConfig(type="llm/chat", prefer="cheap"), "draw": NameConfig(type="image/generate")})
     assert set(levels) == {"fast", "vision", "best-code", "draw"}
-    assert levels["fast"].prefer is Prefer.CHEAP
+    assert levels["fast"].prefer == "cheap"
     assert levels["vision"] == BUILT_IN["vision"]
 
 
