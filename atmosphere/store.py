@@ -67,6 +67,8 @@ MIGRATIONS: tuple[str, ...] = (
         at REAL NOT NULL,              -- both as of then, Unix seconds
         PRIMARY KEY (peer, card)) STRICT;
     CREATE INDEX learnt_at ON learnt(at);
+    CREATE TABLE calibration (         -- how far the router's probabilities were off, by vector space
+        space TEXT PRIMARY KEY, right REAL NOT NULL, somebody REAL NOT NULL) STRICT;
     """,
 )
 

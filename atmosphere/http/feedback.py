@@ -34,8 +34,8 @@ def create(node: HttpNode) -> Blueprint:
         opinion: float | None = None
         if entry.feedback != word:
             entry.feedback = word
-            opinion = round(await node.judge(ran.peer, ran.card_id, good), 4)
             node.router.told(entry.decision, ran.card_id, good)
+            opinion = round(await node.judge(ran.peer, ran.card_id, good), 4)
         return answer(_view(entry, opinion))
 
     return blueprint

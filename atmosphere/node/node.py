@@ -122,7 +122,7 @@ class Node:
         self.router = Router(
             self.table, embedder, env, config.aliases, levels=levels_of(config.names), policy=policy_of(config.routing)
         )
-        self.learnt = Learnt(self.router.outcomes, store, env)
+        self.learnt = Learnt(self.router.outcomes, self.router.vectors, store, env)
         self.learnt.load()
         self.standing.on_revoked = self._revoked
         self.cost = CostKeeper(parts.machine, Meter(config.cost), env, self._cost_changed)

@@ -50,6 +50,15 @@ class Calibration:
     def __repr__(self) -> str:
         return f"<Calibration right {self.right_shift:+.2f} somebody {self.somebody_shift:+.2f}>"
 
+    @property
+    def shifts(self) -> tuple[float, float]:
+        """What was learnt, for another :class:`Calibration` to begin with."""
+        return self.right_shift, self.somebody_shift
+
+    def restore(self, right_shift: float, somebody_shift: float) -> None:
+        """Go on from :attr:`shifts` of an earlier run."""
+        self.right_shift, self.somebody_shift = _bounded(right_shift), _bounded(somebody_shift)
+
     def somebody(self, seen: Evidence) -> float:
         """The probability that any card can do what was asked."""
         said = math.log1p(seen.phrases)

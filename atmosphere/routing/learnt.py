@@ -1,4 +1,5 @@
-"""Keeps what was learnt of other nodes across restarts: what people said of their answers, how fast they were.
+"""Keeps what was learnt across restarts: what people said of other nodes' answers, how fast these were, and how far the
+router's probabilities were off.
 
 What a node that was put out of the mesh had earned is deleted with it, in memory and on disk.
 """
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 import trio
 
 from atmosphere.env import Env
+from atmosphere.routing.matching import CardVectors
 from atmosphere.routing.outcomes import CAPACITY, Outcomes
 from atmosphere.store import Store
 from transports.peer_id import PeerId
@@ -28,10 +30,11 @@ Row = tuple[bytes, bytes, float, float, float]
 
 
 class Learnt:
-    """Between the outcomes of a router and the store. :meth:`run` owns its one task."""
+    """Between a router and the store. :meth:`run` owns its one task."""
 
-    def __init__(self, outcomes: Outcomes, store: Store, env: Env) -> None:
+    def __init__(self, outcomes: Outcomes, vectors: CardVectors, store: Store, env: Env) -> None:
         self._outcomes = outcomes
+        self._vectors = vectors
         self._store = store
         self._env = env
         self._gone: set[PeerId] = set()
@@ -47,6 +50,7 @@ class Learnt:
         now = self._env.now()
         for raw, card, opinion, seconds, at in self._store.read_now(_read):
             self._outcomes.restore(PeerId(raw), card, opinion, seconds, now - at)
+        self._vectors.calibration.restore(*self._store.read_now(self._read_shifts))
 
     def forget(self, peer: PeerId) -> None:
         """*peer* is put out of the mesh: nothing of it is kept, and its rows go with the next :meth:`save`."""
@@ -83,12 +87,22 @@ class Learnt:
             return
         now = self._env.now()
         rows = [(p.raw, card, outcomes.opinion(p, card), outcomes.seconds(p, card), now) for p, card in pairs]
+        shifts = (self._vectors.space, *self._vectors.calibration.shifts)
+
+        def write(connection: sqlite3.Connection) -> None:
+            _write(connection, rows, [peer.raw for peer in gone], now)
+            connection.execute("INSERT OR REPLACE INTO calibration VALUES (?, ?, ?)", shifts)
+
         try:
-            await self._store.write(lambda connection: _write(connection, rows, [peer.raw for peer in gone], now))
+            await self._store.write(write)
         except (sqlite3.Error, OSError) as error:
             logger.warning("what was learnt of other nodes could not be saved: %s; trying again later", error)
             outcomes.unsaved |= pairs
             self._gone |= gone
+
+    def _read_shifts(self, connection: sqlite3.Connection) -> tuple[float, float]:
+        found = connection.execute("SELECT right, somebody FROM calibration WHERE space = ?", (self._vectors.space,))
+        return found.fetchone() or (0.0, 0.0)
 
 
 def _read(connection: sqlite3.Connection) -> list[Row]:

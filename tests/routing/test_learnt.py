@@ -11,7 +11,9 @@ import trio
 import trio.testing
 
 from atmosphere.env import FixedEnv
+from atmosphere.routing.calibration import Evidence
 from atmosphere.routing.learnt import KEPT_S, SAVE_EVERY_S, Learnt
+from atmosphere.routing.matching import CardVectors
 from atmosphere.routing.outcomes import OPINION_HALF_LIFE_S, OPINION_STEP, Outcomes
 from atmosphere.store import Store
 from tests.mesh.people import OTHER, THIRD
@@ -34,7 +36,7 @@ def store(env: FixedEnv) -> Iterator[Store]:
 def started(store: Store, env: FixedEnv) -> tuple[Learnt, Outcomes]:
     """A node that has just been started on *store*."""
     outcomes = Outcomes(env.monotonic)
-    learnt = Learnt(outcomes, store, env)
+    learnt = Learnt(outcomes, CardVectors("test"), store, env)
     learnt.load()
     return learnt, outcomes
 
@@ -49,6 +51,17 @@ async def test_an_opinion_is_on_disk_when_it_is_acknowledged(store: Store, env: 
     _, later = started(store, env)
     assert later.opinion(OTHER, CARD) == pytest.approx(-OPINION_STEP)
     assert later.opinion(OTHER, SECOND) == later.opinion(THIRD, CARD) == 0.0
+
+
+async def test_how_sure_to_be_is_learnt_for_good(store: Store, env: FixedEnv) -> None:
+    vectors = CardVectors("test")
+    vectors.calibration.learn(Evidence(fit=0.9, margin=0.3), right=False)
+    await Learnt(Outcomes(env.monotonic), vectors, store, env).judge(OTHER, CARD, good=False)
+    later, elsewhere = CardVectors("test"), CardVectors("another space")
+    for started_anew in (later, elsewhere):
+        Learnt(Outcomes(env.monotonic), started_anew, store, env).load()
+    assert later.calibration.shifts == vectors.calibration.shifts != (0.0, 0.0)
+    assert elsewhere.calibration.shifts == (0.0, 0.0)
 
 
 async def test_what_was_learnt_has_aged_meanwhile(store: Store, env: FixedEnv) -> None:
@@ -67,7 +80,7 @@ async def test_what_was_seen_since_the_start_counts_more(store: Store, env: Fixe
     await learnt.judge(OTHER, CARD, good=True)
     outcomes = Outcomes(env.monotonic)
     outcomes.judge(OTHER, CARD, good=False)
-    Learnt(outcomes, store, env).load()
+    Learnt(outcomes, CardVectors("test"), store, env).load()
     assert outcomes.opinion(OTHER, CARD) == pytest.approx(-OPINION_STEP)
 
 
