@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import numpy as np
 import pytest
 
 from atmosphere.embedding import HashEmbedder
-from atmosphere.routing.matching import card_texts, centroid
+from atmosphere.routing.matching import CardVectors, card_texts, centroid
+from atmosphere.routing.phrases import subject
+from atmosphere.work.spread import FIT
 from simulations.scenarios.demand import KINDS, BusyWorker, Job, Oracle, jobs
 from tests.simulations.commands import simulate
 
@@ -48,12 +49,16 @@ def test_the_same_seed_is_the_same_run(found: dict[str, Any]) -> None:
 
 def test_wishes_mean_their_card_and_no_other() -> None:
     embedder = HashEmbedder()
-    cards = np.stack([centroid(embedder.embed(card_texts(kind.card))) for kind in KINDS])
+    vectors = CardVectors(embedder.space.name)
     for number, kind in enumerate(KINDS):
-        matches = (1 + embedder.embed(kind.wishes) @ cards.T) / 2
-        second = np.sort(matches, axis=1)[:, -2]
-        assert (matches.argmax(axis=1) == number).all(), kind.subject
-        assert (second < 0.9 * matches.max(axis=1)).all(), kind.subject
+        parts = embedder.embed(card_texts(kind.card))
+        vectors.describe(bytes([number]), kind.card)
+        vectors.put(bytes([number]), centroid(parts, len(subject(kind.card))), parts)
+    for number, kind in enumerate(KINDS):
+        for wish in kind.wishes:
+            matches = vectors.match(embedder.embed([wish])[0], wish)
+            assert matches.best[0].card == bytes([number]), wish
+            assert matches.factor(matches.best[1].card) < FIT, wish
 
 
 def test_jobs_come_as_often_as_they_should() -> None:
