@@ -72,7 +72,7 @@ RUNS = (
     Run("spread", 5000),
     Run("partition", 300),
     Run("crash", 300),
-    Run("flash-crowd", 500, ("--within", "30")),  # 15 join every second; bootstrap nodes take 512 connections
+    Run("flash-crowd", 300),
     Run("poison", 100, ("--share", "0.2")),
     Run("churn", 100),
     Run("routing", 100),
