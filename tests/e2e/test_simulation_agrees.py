@@ -43,7 +43,7 @@ def test_the_simulation_agrees_with_real_nodes() -> None:
     off = {name: real[name] / simulated[name] - 1 for name in COMPARED}
     print("   ".join(f"{name} {share:+.1%}" for name, share in off.items()))
     assert simulated["by_gossip"] == real["by_gossip"] == 1.0
-    assert simulated["degree"] == real["degree"]
+    assert simulated["degree"] <= real["degree"] <= 1.02 * simulated["degree"]
     busy = real["late_ms"] > QUIET_S * 1000
     judged = {name: share for name, share in off.items() if not (busy and name == "p50_ms")}
     assert all(abs(share) <= TOLERANCE for share in judged.values()), off
