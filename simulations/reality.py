@@ -2,9 +2,9 @@
 
 ``python -m simulations.reality simulated|real`` prints the figures of one of them as JSON. Both have the same keys,
 topology and latencies, which follow from the seed, build their mesh by the same code and measure it by the same meter.
-Nodes make no links of their own, so the graph stays that of the topology (who seems silent is dialled, which on a starved
-machine may leave a link more; the degree is among the figures); which of its links GossipSub takes into its mesh, and
-when heartbeats fall, is chance in both. The real nodes share one process: what cryptography and Python cost
+Nodes make no links of their own, so the graph stays that of the topology (who seems silent is dialled, which on a
+starved machine may leave a link more; the degree is among the figures); which of its links GossipSub takes into its
+mesh, and when heartbeats fall, is chance in both. The real nodes share one process: what cryptography and Python cost
 there delays messages, and costs nothing in virtual time. So does whatever else the machine does: news during
 which the event loop woke up late is told again by the same node, and the quietest try counts. That lateness alone
 decides, not how the news spread; how often it happened, and how late the loop was, is among the figures.
