@@ -31,10 +31,10 @@ from atmosphere.identity.api_keys import ApiKey
 from atmosphere.routing.intent import Intent
 from atmosphere.work.execution import Execution
 from protocols.call.errors import CallError, Code
+from protocols.call.messages import TRACE_BYTES
 
 log = logging.getLogger(__name__)
 
-TRACE_BYTES = 16
 LAST_WORDS_S = 1.0
 """How long a stream that this node ends (it is stopping) may take to say so."""
 

@@ -12,8 +12,7 @@ from atmosphere.routing.intent import Intent
 from atmosphere.routing.router import Router
 from atmosphere.work.execution import Execution
 from protocols.call.errors import CallError, Code
-
-TRACE_BYTES = 16
+from protocols.call.messages import TRACE_BYTES
 
 
 class Runs(Protocol):

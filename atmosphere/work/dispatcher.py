@@ -26,9 +26,9 @@ from atmosphere.work.resuming import Resuming
 from atmosphere.work.statistics import DispatcherStatistics, OpenBreaker, Unreliable
 from atmosphere.work.units import Outcome, Unit, UnitResult
 from protocols.call import CallError, Code
+from protocols.call.messages import TRACE_BYTES
 from transports.peer_id import PeerId
 
-TRACE_BYTES = 16
 KEY_BYTES = 16
 UNITS = "units"
 """In place of an outcome in the log: each of the units that went by a decision has its own."""
