@@ -48,6 +48,11 @@ def beacon_period(nodes: int) -> float:
     return max(BASE_PERIOD_S, nodes / BEACONS_PER_SECOND)
 
 
+def longest_period(nodes: int) -> float:
+    """The same with all its jitter: what a node states of itself, in seconds."""
+    return beacon_period(nodes) * (1 + JITTER)
+
+
 def beacon_addresses(listening: Sequence[str]) -> tuple[str, ...]:
     """The addresses that go into a beacon: without /p2p (the author's), short ones only, loopback last."""
     plain = [address.partition("/p2p/")[0] for address in listening]

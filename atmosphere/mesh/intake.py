@@ -21,7 +21,7 @@ from atmosphere.capabilities.vector import CardVector
 from atmosphere.env import Env
 from atmosphere.identity import IdentityError, Membership, Reason
 from atmosphere.identity.chain import CLOCK_SKEW_S
-from atmosphere.mesh.announcer import JITTER, beacon_period
+from atmosphere.mesh.announcer import longest_period
 from atmosphere.mesh.inventory import presence_of, said_of
 from atmosphere.mesh.library import Library
 from atmosphere.mesh.members import Members
@@ -201,7 +201,7 @@ class Intake:
         if presence is None:
             proof, seen = True, now - min(age, CLOCK_SKEW_S)  # clocks differ
         else:
-            usual = beacon_period(max(len(self._table.nodes), self._named)) * (1 + JITTER)
+            usual = longest_period(max(len(self._table.nodes), self._named))
             period = max(beacon.period_ms / 1000, usual)
             proof, seen = presence is Presence.ALIVE and age <= PROOF_PERIODS * period, now - age
         if not proof and age > patience(beacon) and signer not in self._table.nodes:

@@ -13,7 +13,6 @@ from itertools import islice
 
 from atmosphere.mesh.table import GradientTable, Node, State
 from atmosphere.mesh.trust import Trust
-from protocols.beacons import Beacon
 from protocols.sync.messages import Ask, Hello, Known, Overview, Presence
 from protocols.sync.summary import Summary
 from transports.peer_id import PeerId
@@ -118,8 +117,8 @@ class Inventory:
         differs = self.nodes.differing(ask.nodes)
         peers += [peer for peer in self._left if differs(peer.public_key)]
         nodes = (self._table.nodes.get(peer) for peer in peers)
-        return Overview(trust, [_known(node.peer, node.beacon, node) for node in nodes if node and node.beacon])
-
-
-def _known(peer: PeerId, beacon: Beacon, node: Node) -> Known:
-    return Known(peer.public_key, beacon.epoch, beacon.sequence, presence_of(node))
+        return Overview(trust, [
+            Known(node.peer.public_key, node.beacon.epoch, node.beacon.sequence, presence_of(node))
+            for node in nodes
+            if node is not None and node.beacon is not None
+        ])

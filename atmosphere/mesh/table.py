@@ -15,7 +15,7 @@ from atmosphere.capabilities.card import Card
 from atmosphere.capabilities.offer import Offer, OfferEntry
 from atmosphere.identity import Membership
 from atmosphere.identity.scopes import SERVE
-from atmosphere.mesh.announcer import JITTER, beacon_period
+from atmosphere.mesh.announcer import longest_period
 from protocols.beacons import Beacon
 from transports.peer_id import PeerId
 
@@ -316,7 +316,7 @@ class GradientTable:
         """Forget nodes that were silent for max(5 min, 3 periods), and cards that nobody offers; who went.
 
         Their own periods, or what is usual now: the mesh may have grown since they spoke."""
-        usual = PRUNE_PERIODS * beacon_period(len(self.nodes)) * (1 + JITTER)
+        usual = PRUNE_PERIODS * longest_period(len(self.nodes))
         silent = [
             node.peer
             for node in self.nodes.values()

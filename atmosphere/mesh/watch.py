@@ -14,7 +14,7 @@ import trio
 
 from atmosphere.env import Env
 from atmosphere.identity import Identity
-from atmosphere.mesh.announcer import JITTER, beacon_period
+from atmosphere.mesh.announcer import longest_period
 from atmosphere.mesh.detector import (
     Action,
     Alive,
@@ -306,7 +306,7 @@ class Watch:
         if now - self._looked < TICKS_PER_LOOK * self.detector.settings.tick_s * nodes / STRETCH_ABOVE:
             return
         self._looked = now
-        usual = beacon_period(nodes) * (1 + JITTER)
+        usual = longest_period(nodes)
         for node in list(self._table.nodes.values()):
             if node.path is not Path.UNKNOWN or node.beacon is None:
                 continue
