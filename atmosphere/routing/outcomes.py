@@ -34,6 +34,9 @@ CAPACITY = 20_000
 
 Pair = tuple[PeerId, bytes]
 
+UNKNOWN = 1.0, 0.0, 0.0
+"""What :meth:`Outcomes.learnt` gives of a pair that was never tried."""
+
 
 @dataclass(slots=True)
 class Record:
@@ -121,6 +124,11 @@ class Outcomes:
         if found is None or not found.seconds:
             return 0.0
         return _faded(found.seconds, self._monotonic() - found.seconds_at, SPEED_HALF_LIFE_S)
+
+    def learnt(self, peer: PeerId, card_id: bytes) -> tuple[float, float, float]:
+        """Reliability, seconds and opinion of a pair, by one look where nothing is known: most pairs were never tried."""
+        pair = peer, card_id
+        return (self.reliability(*pair), self.seconds(*pair), self.opinion(*pair)) if pair in self._records else UNKNOWN
 
     def known(self) -> Iterator[Pair]:
         """The pairs something is known of."""
