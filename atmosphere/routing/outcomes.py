@@ -126,7 +126,7 @@ class Outcomes:
         return _faded(found.seconds, self._monotonic() - found.seconds_at, SPEED_HALF_LIFE_S)
 
     def learnt(self, peer: PeerId, card_id: bytes) -> tuple[float, float, float]:
-        """Reliability, seconds and opinion of a pair, by one look where nothing is known: most pairs were never tried."""
+        """Reliability, seconds and opinion of a pair, at one look where nothing is known: most were never tried."""
         pair = peer, card_id
         return (self.reliability(*pair), self.seconds(*pair), self.opinion(*pair)) if pair in self._records else UNKNOWN
 
