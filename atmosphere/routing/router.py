@@ -5,9 +5,8 @@ No network is needed to decide: everything is in the gradient table. A decision 
 
 from __future__ import annotations
 
-import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -16,7 +15,7 @@ from atmosphere.env import Env
 from atmosphere.mesh.table import GradientTable, Route
 from atmosphere.routing.affinity import Affinity
 from atmosphere.routing.arbiter import SHORTLIST, Arbiter, Settled
-from atmosphere.routing.decision import Candidate, Decision, DecisionLog, Refused
+from atmosphere.routing.decision import Decision, DecisionLog, Refused
 from atmosphere.routing.filters import FILTERS, FREE, Asker, Policy, Sieve, of_type
 from atmosphere.routing.intent import Intent
 from atmosphere.routing.matching import RANKED, CardVectors, Matches, Vector
@@ -25,14 +24,14 @@ from atmosphere.routing.models import (
     EMBED_TOOL,
     Aliases,
     Levels,
-    preference,
     resolve_alias,
     resolve_level,
     same_model,
 )
 from atmosphere.routing.outcomes import Outcomes
+from atmosphere.routing.ranking import Ranking
 from atmosphere.routing.reach import Reach
-from atmosphere.routing.scoring import factors, score
+from atmosphere.routing.scoring import Standings
 from atmosphere.routing.triage import Sizes, Triage, size_of
 from transports.peer_id import PeerId
 
@@ -73,6 +72,7 @@ class Router:
         self._embedder = embedder
         self._env = env
         self._reach = Reach(table)
+        self._standings = Standings()
         self._queries: OrderedDict[str, Vector] = OrderedDict()
 
     def __repr__(self) -> str:
@@ -96,37 +96,19 @@ class Router:
         sized = _sizes(intent, considered)
         fitting = sized.factors(self.triage.need(await self.embed(intent.text))) if sized else {}
         settled: Settled | None = None
-
-        def evaluated(route: Route) -> Candidate:
-            more = {}
-            if route.entry.card in fitting:
-                more["size"] = fitting[route.entry.card]
-            if settled is not None and settled.chosen is not None:
-                more["second"] = settled.factor(route.entry.card)
-            return self._candidate(route, intent, matches, affinity, more)
-
-        def ranked(count: int, first: bytes | None = None, *, cards: bool = False) -> list[Candidate]:
-            """The best *count*, those of the card *first* before all others; with *cards* the best one of each card."""
-            found: Iterable[Candidate] = map(evaluated, considered)
-            if cards:
-                best: dict[bytes, Candidate] = {}
-                for candidate in found:
-                    held = best.get(candidate.card_id)
-                    if held is None or _rank(candidate, intent) > _rank(held, intent):
-                        best[candidate.card_id] = candidate
-                found = best.values()
-            return heapq.nlargest(count, found, key=lambda item: (item.card_id == first, *_rank(item, intent)))
-
-        candidates = ranked(keep)
+        ranking = Ranking(considered, intent, matches, self.outcomes, self._standings, affinity, {"size": fitting.get})
+        candidates = ranking.best(keep)
         right = None if matches is None else matches.right
         if matches is not None and self.arbiter is not None and self.arbiter.wanted(intent, candidates, right):
             settled = await self.arbiter.settle(
-                intent, ranked(SHORTLIST, cards=True), probability=right, stay=self._stays(passed), sizes=bool(sized)
+                intent, ranking.best_of_cards(SHORTLIST), probability=right, stay=self._stays(passed), sizes=bool(sized)
             )
             if settled.large is not None:
-                fitting = sized.factors(settled.large)
+                ranking.more["size"] = sized.factors(settled.large).get
+            if settled.chosen is not None:
+                ranking.more["second"] = settled.factor
             if settled.chosen is not None or settled.large is not None:
-                candidates = ranked(keep, settled.chosen)
+                candidates = ranking.best(keep, settled.chosen)
         if intent.tool == EMBED_TOOL and candidates:  # vectors of two spaces must never be mixed by a failover
             space = candidates[0].card.space
             candidates = [candidate for candidate in candidates if candidate.card.space == space]
@@ -223,37 +205,6 @@ class Router:
         me = self.table.nodes.get(self.table.me)
         return Asker(self.policy, me.membership if me is not None else None)
 
-    def _candidate(
-        self,
-        route: Route,
-        intent: Intent,
-        matches: Matches | None,
-        affinity: Callable[[Route], float],
-        more: Mapping[str, float],
-    ) -> Candidate:
-        node, card_id, outcomes = route.node, route.entry.card, self.outcomes
-        values = factors(
-            route,
-            1.0 if matches is None else matches.factor(card_id),
-            outcomes.reliability(node.peer, card_id),
-            seconds=outcomes.seconds(node.peer, card_id),
-            opinion=outcomes.opinion(node.peer, card_id),
-            affinity=affinity(route),
-            prefer=intent.prefer,
-        )
-        if more:
-            values = {**values, **more}
-        return Candidate(
-            peer=node.peer,
-            node_name=node.name,
-            card_id=card_id,
-            card=route.card,
-            score=score(values),
-            factors=values,
-            path=str(node.path),
-            rtt_ms=node.rtt_ms,
-        )
-
     def _missing(self, intent: Intent, filtered: Mapping[str, int]) -> str:
         """Why nobody can: the last filter that pairs reached and did not pass is what was nearest to enough."""
         hints = {item.name: item.hint for item in FILTERS}
@@ -291,8 +242,3 @@ def _sizes(intent: Intent, routes: Iterable[Route]) -> Sizes:
         return Sizes({})
     cards = {route.entry.card: route.card for route in routes if route.card.type == CHAT_TYPE}
     return Sizes({card_id: size_of(card) for card_id, card in cards.items()} if len(cards) > 1 else {})
-
-
-def _rank(candidate: Candidate, intent: Intent) -> tuple[float, int, bytes]:
-    """By score; ties by the owner's preference, then by peer id, so that the same table gives the same order."""
-    return (candidate.score, -preference(intent.equivalents, candidate.card.model), candidate.peer.raw)

@@ -23,9 +23,11 @@ not fit. A request may prefer ``fast``, ``cheap`` or ``near``: then the factors 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from types import MappingProxyType
+from typing import NamedTuple
 
-from atmosphere.mesh.table import Node, Path, Route
+from atmosphere.mesh.table import MAX_NODES, Node, Path, Route
 from atmosphere.routing.intent import Prefer
 
 LOAD_WEIGHT = 0.5
@@ -43,6 +45,7 @@ PRICE_SCALE_MICROS = 10_000
 SPEED_FREE_S = 1.0
 SPEED_SCALE_S = 20.0
 FEEDBACK_WEIGHT = 0.25
+FEEDBACK_NONE = 1.0 / (1.0 + FEEDBACK_WEIGHT)
 AFFINITY_NEAR = 0.9
 """Of the others when the request is short: enough to stay, where nothing else speaks against it."""
 AFFINITY_FLOOR = 0.5
@@ -61,6 +64,12 @@ PREFERRED: Mapping[Prefer, frozenset[str]] = MappingProxyType({
 """The factors that count more."""
 
 
+FACTORS = ("match", "availability", "locality", "cost", "speed", "reliability", "feedback", "affinity")
+"""In the order of the formula."""
+Values = tuple[float, ...]
+"""Of FACTORS, in their order."""
+
+
 def factors(
     route: Route,
     match: float,
@@ -76,27 +85,81 @@ def factors(
     *match*: 0..1. *reliability*, *seconds*, *opinion* (-1..1): what was learnt of the pair. *affinity*: see
     :func:`affinity`.
     """
-    values = {
-        "match": match,
-        "availability": availability(route.node.load_permille, route.node.queue),
-        "locality": locality(route.node),
-        "cost": cost(route),
-        "speed": speed(seconds),
-        "reliability": reliability,
-        "feedback": feedback(opinion),
-        "affinity": affinity,
-    }
-    for name in PREFERRED[prefer]:
-        values[name] **= PREFERENCE_POWER
-    return values
+    return named(values(route, Standing.of(route.node), match, (reliability, seconds, opinion), affinity, prefer))
 
 
 def score(values: Mapping[str, float]) -> float:
     """The product of the factors."""
-    result = 1.0
-    for value in values.values():
-        result *= value
-    return result
+    return prod(values.values())
+
+
+class Standing(NamedTuple):
+    """What of the score depends on the node alone, as it is at one moment."""
+
+    node: Node
+    availability: float
+    locality: float
+    cost: float
+    """Of an offer without a price."""
+
+    @classmethod
+    def of(cls, node: Node) -> Standing:
+        return cls(node, availability(node.load_permille, node.queue), locality(node), cost(node))
+
+
+class Standings:
+    """The standing of every node, kept until the node changes: a node in the table is a value, never altered."""
+
+    def __init__(self) -> None:
+        self._kept: dict[bytes, Standing] = {}
+
+    def __repr__(self) -> str:
+        return f"<Standings of {len(self._kept)} nodes>"
+
+    def of(self, node: Node) -> Standing:
+        kept = self._kept.get(node.peer.raw)
+        if kept is None or kept.node is not node:
+            if kept is None and len(self._kept) >= MAX_NODES:  # of nodes that have gone, mostly
+                self._kept.clear()
+            kept = self._kept[node.peer.raw] = Standing.of(node)
+        return kept
+
+
+def values(
+    route: Route,
+    standing: Standing,
+    match: float,
+    learnt: tuple[float, float, float],
+    affinity: float,
+    prefer: Prefer = Prefer.BALANCED,
+) -> Values:
+    """The FACTORS of *route*, whose product is its score, without their names: there may be thousands of routes.
+
+    *learnt*: reliability, seconds and opinion.
+    """
+    reliability, seconds, opinion = learnt
+    price = route.entry.price_micros
+    found = (
+        match,
+        standing.availability,
+        standing.locality,
+        cost(route.node, price) if price else standing.cost,
+        speed(seconds) if seconds else 1.0,
+        reliability,
+        feedback(opinion) if opinion else FEEDBACK_NONE,
+        affinity,
+    )
+    if prefer is Prefer.BALANCED:
+        return found
+    more = PREFERRED[prefer]
+    return tuple(
+        value**PREFERENCE_POWER if name in more else value for name, value in zip(FACTORS, found, strict=True)
+    )
+
+
+def named(values: Values) -> dict[str, float]:
+    """*values* by the names of their factors."""
+    return dict(zip(FACTORS, values, strict=True))
 
 
 def availability(load_permille: int, queue: int) -> float:
@@ -115,10 +178,10 @@ def locality(node: Node) -> float:
     return near / LOCALITY_BEST * (1.0 - 0.01 * min(node.rtt_ms, 1000.0) / 1000.0)
 
 
-def cost(route: Route) -> float:
+def cost(node: Node, price_micros: int = 0) -> float:
     """Neutral 1; falls with the node's stated cost and the offer's price."""
-    stated = max(route.node.beacon.cost_milli if route.node.beacon else COST_NEUTRAL_MILLI, COST_NEUTRAL_MILLI)
-    times = stated / COST_NEUTRAL_MILLI + route.entry.price_micros / PRICE_SCALE_MICROS
+    stated = max(node.beacon.cost_milli if node.beacon else COST_NEUTRAL_MILLI, COST_NEUTRAL_MILLI)
+    times = stated / COST_NEUTRAL_MILLI + price_micros / PRICE_SCALE_MICROS
     return 1.0 if times == 1.0 else float(max(COST_FLOOR, times**-COST_EXPONENT))
 
 
