@@ -104,6 +104,8 @@ class Change:
     number: int
     peer: PeerId
     what: str
+    card: bytes = b""
+    """The card that has become known, or was dropped; empty: it is about the node itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +152,9 @@ class GradientTable:
         online = sum(1 for node in self.nodes.values() if node.state is State.ONLINE)
         return f"<GradientTable {online}/{len(self.nodes)} nodes online, {len(self.cards)} cards, v{self.version}>"
 
-    def _changed(self, peer: PeerId, what: str) -> None:
+    def _changed(self, peer: PeerId, what: str, card: bytes = b"") -> None:
         self.version += 1
-        self.changes.append(Change(self.version, peer, what))
+        self.changes.append(Change(self.version, peer, what, card))
         for listener in tuple(self.listeners):
             listener()
 
@@ -244,7 +246,7 @@ class GradientTable:
         """Take in the meaning of a card."""
         if card_id not in self.cards:
             self.cards[card_id] = card
-            self._changed(self.me, "card")
+            self._changed(self.me, "card", card_id)
 
     def alive(self, peer: PeerId, now: float) -> None:
         """A proof of life that is not older than *now*."""
@@ -327,7 +329,7 @@ class GradientTable:
         offered = {e.card for node in self.nodes.values() if node.offer for e in node.offer.entries}
         for card_id in [card_id for card_id in self.cards if card_id not in offered]:
             del self.cards[card_id]
-            self._changed(self.me, "card dropped")
+            self._changed(self.me, "card dropped", card_id)
         return silent
 
     def routes(self) -> Iterator[Route]:

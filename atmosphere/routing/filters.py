@@ -7,7 +7,7 @@ filters that an intent asks something of are run.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -209,11 +209,15 @@ class Sieve:
     def sift(self, routes: Iterable[Route]) -> tuple[list[Route], dict[str, int]]:
         """Those of *routes* that pass, and how many each filter took out, in the order of the filters."""
         passed: list[Route] = []
-        filtered: Counter[str] = Counter()
+        stopped: Counter[str] = Counter()
         for route in routes:
             name = self.stops(route)
             if name is None:
                 passed.append(route)
             else:
-                filtered[name] += 1
-        return passed, {name: filtered[name] for name, _ in self._filters if filtered[name]}
+                stopped[name] += 1
+        return passed, self.in_order(stopped)
+
+    def in_order(self, stopped: Mapping[str, int]) -> dict[str, int]:
+        """How many each filter took out, in the order of the filters, without those that took out none."""
+        return {name: stopped[name] for name, _ in self._filters if stopped[name]}

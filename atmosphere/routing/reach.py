@@ -1,42 +1,76 @@
-"""Who could do an intent: what passes the filters, kept until the table changes. Pure.
+"""Who could do an intent: what passes the filters, kept, and renewed node by node as the table changes. Pure.
 
-Going through all offers takes milliseconds when there are thousands, and the same few questions (a chat, a tool call)
-are asked all the time. What a filter looks at is either in the key here, or raises the table's version when it changes,
-or, as the measured round trip, is never kept.
+Going through all offers takes milliseconds when there are thousands, the same few questions (a chat, a tool call) are
+asked all the time, and in a large mesh some node comes or goes many times a second. What a filter looks at is either in
+the key here, or makes the table's log name the node when it changes, or, as the measured round trip, is never kept.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import OrderedDict
+from bisect import bisect_left, insort
+from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from itertools import chain, islice
 
-from atmosphere.mesh.table import GradientTable, Route
+from atmosphere.mesh.table import Change, GradientTable, Route
 from atmosphere.routing.filters import Asker, Sieve
 from atmosphere.routing.intent import Intent
 from atmosphere.routing.matching import SHORTLIST as CLOSE
 from atmosphere.routing.matching import CardVectors, Fit, Rows
+from transports.peer_id import PeerId
 
 KEPT = 64
-"""Different questions; each holds a list of routes."""
+"""Different questions; each holds its routes."""
+BOUNDLESS = 2**63
+"""Tokens that no context has; a card that does not say how many it has passes all the same."""
 
 
-@dataclass(slots=True)
 class Reachable:
-    """The (node, card) pairs that passed."""
+    """The (node, card) pairs that pass the filters of one question."""
 
-    routes: list[Route]
-    filtered: Mapping[str, int]
-    """How many each filter took out."""
-    by_card: dict[bytes, list[Route]] = field(init=False)
-    _rows: Rows | None = None
-    _generation: int = -1
+    def __init__(self, table: GradientTable, sieve: Sieve) -> None:
+        self._table = table
+        self._sieve = sieve
+        self._nodes: dict[PeerId, tuple[list[Route], list[str]]] = {}  # pairs that pass; filters that stop the others
+        self._stopped: Counter[str] = Counter()
+        self._unknown: dict[bytes, set[PeerId]] = {}  # cards that nobody has described yet, and who offers them
+        self._routes: list[Route] | None = None
+        self._rows: Rows | None = None
+        self._generation = -1
+        self._version = table.version
+        self.by_card: dict[bytes, dict[PeerId, Route]] = {}
+        for peer in table.nodes:
+            self._put(peer)
 
-    def __post_init__(self) -> None:
-        self.by_card = {}
-        for route in self.routes:
-            self.by_card.setdefault(route.entry.card, []).append(route)
+    def __repr__(self) -> str:
+        return f"<Reachable: {len(self.by_card)} cards, v{self._version}>"
+
+    def renew(self) -> bool:
+        """Look again at the nodes that have changed; False: the table's log does not go back far enough."""
+        news = _since(self._table, self._version)
+        if news is None:
+            return False
+        changed: dict[PeerId, None] = {}
+        for change in news:
+            changed |= dict.fromkeys(self._unknown.pop(change.card, ()) if change.card else (change.peer,))
+        for peer in changed:
+            self._drop(peer)
+            self._put(peer)
+        self._version = self._table.version
+        return True
+
+    @property
+    def routes(self) -> list[Route]:
+        """The pairs."""
+        if self._routes is None:
+            self._routes = list(chain.from_iterable(passed for passed, _ in self._nodes.values()))
+        return self._routes
+
+    @property
+    def filtered(self) -> Mapping[str, int]:
+        """How many each filter took out."""
+        return self._sieve.in_order(self._stopped)
 
     def rows(self, vectors: CardVectors) -> Rows:
         """The cards' rows in the matcher."""
@@ -44,15 +78,49 @@ class Reachable:
             self._rows, self._generation = vectors.rows_of(self.by_card), vectors.generation
         return self._rows
 
-
     def nearest(self, best: Iterable[Fit], enough: int) -> list[Route]:
         """The pairs of the *best* cards, best first: of the CLOSE first ones all, then until there are *enough*."""
         found: list[Route] = []
         for place, fit in enumerate(best):
             if place >= CLOSE and len(found) >= enough:
                 break
-            found += self.by_card[fit.card]
+            found += self.by_card[fit.card].values()
         return found
+
+    def _put(self, peer: PeerId) -> None:
+        node = self._table.nodes.get(peer)
+        if node is None or node.offer is None or not node.usable:
+            return
+        passed, stopped = [], []
+        for route in self._table.routes_of(node):
+            name = self._sieve.stops(route)
+            if name is None:
+                passed.append(route)
+            else:
+                stopped.append(name)
+        if len(passed) + len(stopped) < len(node.offer.entries):
+            for entry in node.offer.entries:
+                if entry.card not in self._table.cards:
+                    self._unknown.setdefault(entry.card, set()).add(peer)
+        self._nodes[peer] = passed, stopped
+        self._stopped.update(stopped)
+        for route in passed:
+            holders = self.by_card.get(route.entry.card)
+            if holders is None:
+                holders, self._rows = self.by_card.setdefault(route.entry.card, {}), None
+            holders[peer] = route
+        self._routes = None
+
+    def _drop(self, peer: PeerId) -> None:
+        passed, stopped = self._nodes.pop(peer, ((), ()))
+        self._stopped.subtract(stopped)
+        for route in passed:
+            holders = self.by_card[route.entry.card]
+            del holders[peer]
+            if not holders:
+                del self.by_card[route.entry.card]
+                self._rows = None
+        self._routes = None
 
 
 class Reach:
@@ -60,36 +128,33 @@ class Reach:
 
     def __init__(self, table: GradientTable) -> None:
         self._table = table
-        self._stamp: Hashable = None
-        self._routes: list[Route] = []
-        self._contexts: list[int] = []
+        self._nodes = table.nodes
+        self._contexts: list[int] = []  # that cards have, sorted
+        self._version = -1
         self._found: OrderedDict[Hashable, Reachable] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"<Reach of {len(self._found)} questions about {len(self._routes)} routes>"
+        return f"<Reach of {len(self._found)} questions>"
 
     def of(self, intent: Intent, asker: Asker) -> Reachable:
         """What passes the filters that *intent* engages, now."""
-        stamp = self._table.version, asker.membership  # one's own membership may go without a word to the table
-        if self._stamp != stamp:
-            self._stamp = stamp
-            self._routes = list(self._table.routes())
-            self._contexts = sorted({route.card.context_tokens for route in self._routes})
+        if self._nodes is not self._table.nodes:  # it knows others altogether
+            self._nodes = self._table.nodes
             self._found.clear()
         if intent.constraints.max_latency_ms is not None:
-            return self._sift(intent, asker, self._table.routes())
-        key = self._key(intent, asker)
+            return Reachable(self._table, Sieve(intent, asker))
+        asked = self._rounded(intent)
+        key = (asked.tool, asked.names_model, asked.models, asked.inputs, asked.features, asked.constraints, asker)
         found = self._found.get(key)
-        if found is None:
-            found = self._found[key] = self._sift(intent, asker, self._routes)
+        if found is None or not found.renew():
+            found = self._found[key] = Reachable(self._table, Sieve(asked, asker))
             if len(self._found) > KEPT:
                 self._found.popitem(last=False)
-        else:
-            self._found.move_to_end(key)
+        self._found.move_to_end(key)
         return found
 
     def now(self, routes: Iterable[Route]) -> list[Route]:
-        """*routes* with their nodes as they are at this moment: load, distance and cost do not raise the version."""
+        """*routes* with their nodes as they are at this moment: load, distance and cost are not in the table's log."""
         nodes = self._table.nodes
         return [
             route if (node := nodes.get(route.node.peer, route.node)) is route.node else
@@ -97,12 +162,28 @@ class Reach:
             for route in routes
         ]
 
-    def _sift(self, intent: Intent, asker: Asker, routes: Iterable[Route]) -> Reachable:
-        return Reachable(*Sieve(intent, asker).sift(routes))
-
-    def _key(self, intent: Intent, asker: Asker) -> Hashable:
-        """All that filters look at. Of the length of a request it matters only which contexts are too short."""
+    def _rounded(self, intent: Intent) -> Intent:
+        """*intent* with the shortest context on offer that is enough for it: lengths between two make no difference."""
         needed = max(intent.constraints.min_context_tokens, intent.tokens)
-        limits = replace(intent.constraints, min_context_tokens=bisect_left(self._contexts, needed))
-        asked = intent.tool, intent.names_model, intent.models, intent.inputs, intent.features, needed > 0
-        return asked, limits, asker
+        if not needed:
+            return intent
+        self._renew_contexts()
+        place = bisect_left(self._contexts, needed)
+        enough = self._contexts[place] if place < len(self._contexts) else BOUNDLESS
+        return replace(intent, tokens=0, constraints=replace(intent.constraints, min_context_tokens=enough))
+
+    def _renew_contexts(self) -> None:
+        cards, news = self._table.cards, _since(self._table, self._version)
+        self._version = self._table.version
+        if news is None or any(change.card and change.card not in cards for change in news):
+            self._contexts = sorted({card.context_tokens for card in cards.values()})
+            return
+        for change in news:
+            if change.card and (tokens := cards[change.card].context_tokens) not in self._contexts:
+                insort(self._contexts, tokens)
+
+
+def _since(table: GradientTable, version: int) -> list[Change] | None:
+    """What has changed since the table had that *version*; None: its log does not go back so far."""
+    missed = table.version - version
+    return list(islice(reversed(table.changes), missed)) if missed <= len(table.changes) else None

@@ -59,7 +59,7 @@ class Router:
     ) -> None:
         """*levels*: capability names of this node. *policy*: what its owner allows of all that is sent from here."""
         self.table = table
-        self.vectors = CardVectors(embedder.space.name)
+        self.vectors = CardVectors(embedder.space.name, monotonic=env.monotonic)
         self.outcomes = Outcomes(env.monotonic)
         self.affinity = Affinity(env.monotonic)
         self.log = DecisionLog()
@@ -83,7 +83,7 @@ class Router:
         started = self._env.monotonic()
         intent = self.resolve(intent)
         reachable = self._reach.of(intent, self._asker())
-        passed = reachable.routes
+        passed, filtered = reachable.routes, reachable.filtered
         matches: Matches | None = None  # None: meaning has nothing to decide
         considered = passed
         if intent.text and not intent.names_model and len(reachable.by_card) > 1:
@@ -100,8 +100,9 @@ class Router:
         candidates = ranking.best(keep)
         right = None if matches is None else matches.right
         if matches is not None and self.arbiter is not None and self.arbiter.wanted(intent, candidates, right):
+            asked = [one for one in ranking.best_of_cards(SHORTLIST) if not matches.found_wrong(one.card_id)]
             settled = await self.arbiter.settle(
-                intent, ranking.best_of_cards(SHORTLIST), probability=right, stay=self._stays(passed), sizes=bool(sized)
+                intent, asked, probability=right, stay=self._stays(passed), sizes=bool(sized)
             )
             if settled.large is not None:
                 ranking.more["size"] = sized.factors(settled.large).get
@@ -115,8 +116,8 @@ class Router:
         return Decision(
             intent=intent,
             candidates=tuple(candidates),
-            filtered=reachable.filtered,
-            missing="" if candidates else self._missing(intent, reachable.filtered),
+            filtered=filtered,
+            missing="" if candidates else self._missing(intent, filtered),
             elapsed_ms=(self._env.monotonic() - started) * 1000,
             more=len(passed) - len(candidates),
             second="" if settled is None else settled.reason,

@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from atmosphere.mesh.table import State
-from atmosphere.routing.filters import Asker
+from atmosphere.capabilities.offer import Offer, OfferEntry
+from atmosphere.mesh.table import CHANGES_KEPT, Route, State
+from atmosphere.routing.filters import Asker, Sieve
 from atmosphere.routing.intent import Constraints, Intent
-from atmosphere.routing.reach import KEPT, Reach
-from tests.mesh.people import ME, OTHER, THIRD
-from tests.routing.test_router import CHAT, COOKING, VISION, World
+from atmosphere.routing.reach import KEPT, Reach, Reachable
+from tests.mesh.people import FOURTH, ME, OTHER, THIRD
+from tests.routing.test_router import CHAT, COOKING, IDS, VISION, World
+from transports.peer_id import PeerId
 
 CHATTING = Intent(tool="chat", text="hello")
 ASKER = Asker()
@@ -88,4 +90,86 @@ def test_the_memory_is_bounded(world: World) -> None:
     reach = Reach(world.table)
     for number in range(KEPT + 10):
         reach.of(Intent(tool=f"tool{number}"), ASKER)
-    assert repr(reach) == f"<Reach of {KEPT} questions about 4 routes>"
+    assert repr(reach) == f"<Reach of {KEPT} questions>"
+
+
+KEY = bytes([99]) * 32
+NEW = dataclasses.replace(CHAT, model="new", context_tokens=6000)
+
+
+def offer_unknown(world: World) -> None:
+    """THIRD offers a card that nobody has described yet, beside one that is known."""
+    entries = (OfferEntry(KEY, 1), OfferEntry(IDS[CHAT], 1))
+    world.table.offered(THIRD, Offer(THIRD, 1, 2, "", entries, 0.0))
+
+
+def flap(world: World) -> None:
+    """More changes than the table's log holds."""
+    for number in range(CHANGES_KEPT):
+        world.table.doubt(OTHER, "silent", 1.0)
+        world.table.alive(OTHER, number + 2.0)
+
+
+def drop(world: World) -> None:
+    """The card that nobody offers any more is forgotten."""
+    world.table.prune(4.0)
+    assert KEY not in world.table.cards
+
+
+STEPS: list[Callable[[World], None]] = [
+    lambda world: world.table.doubt(OTHER, "silent", 1.0),
+    offer_unknown,
+    lambda world: world.table.described(KEY, NEW),
+    lambda world: world.table.alive(OTHER, 2.0),
+    lambda world: world.table.gone(THIRD, "reset"),
+    lambda world: world.node(FOURTH, VISION, CHAT),
+    lambda world: world.table.alive(THIRD, 3.0),
+    lambda world: world.node(ME),
+    flap,
+    lambda world: world.table.forget(THIRD),
+    drop,
+    lambda world: world.node(THIRD, VISION),
+    offer_unknown,
+    lambda world: world.table.described(KEY, dataclasses.replace(NEW, context_tokens=5000)),
+    lambda world: world.table.start_from({ME: world.table.nodes[ME], FOURTH: world.table.nodes[FOURTH]}, {}),
+]
+ASKED = [CHATTING, Intent(tool=None), *(dataclasses.replace(CHATTING, tokens=n) for n in (1, 4097, 5500, 6001)),
+         dataclasses.replace(CHATTING, tokens=1, constraints=Constraints(min_context_tokens=5500)),
+         Intent(tool="chat", model="new"), Intent(tool="chat", constraints=Constraints(labels=frozenset({"gpu"})))]
+
+
+@pytest.mark.parametrize("every", [1, 2, 5])
+def test_what_was_kept_and_renewed_is_what_a_fresh_look_would_give(world: World, every: int) -> None:
+    """After any changes, asked after each of them or after several."""
+    kept, vectors = Reach(world.table), world.router.vectors
+    for number, step in enumerate(STEPS):
+        step(world)
+        if number % every:
+            continue
+        for intent in ASKED:
+            found = kept.of(intent, ASKER)
+            fresh = Reachable(world.table, Sieve(intent, ASKER))
+            assert sorted(map(repr, found.routes)) == sorted(map(repr, fresh.routes))
+            assert found.filtered == fresh.filtered
+            assert found.rows(vectors).tolist() == fresh.rows(vectors).tolist()
+            assert {card: set(held) for card, held in found.by_card.items()} == {
+                card: set(held) for card, held in fresh.by_card.items()}
+
+
+def test_only_the_nodes_that_changed_are_looked_at_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    reach = Reach(world.table)
+    reach.of(CHATTING, ASKER)
+    seen: list[PeerId] = []
+    stops = Sieve.stops
+
+    def looked(sieve: Sieve, route: Route) -> str | None:
+        seen.append(route.node.peer)
+        return stops(sieve, route)
+
+    monkeypatch.setattr(Sieve, "stops", looked)
+    world.table.doubt(THIRD, "silent", 1.0)
+    world.table.alive(THIRD, 2.0)
+    reach.of(CHATTING, ASKER)
+    assert seen == [THIRD, THIRD], "its two offers, once"
+    reach.of(CHATTING, ASKER)
+    assert len(seen) == 2
