@@ -70,6 +70,15 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE calibration (         -- how far the router's probabilities were off, by vector space
         space TEXT PRIMARY KEY, right REAL NOT NULL, somebody REAL NOT NULL) STRICT;
     """,
+    # 4: intents that people found a card right for, or wrong
+    """
+    CREATE TABLE lessons (
+        space TEXT NOT NULL, card BLOB NOT NULL,
+        vector BLOB NOT NULL,          -- of the intent, in int8; its text is not kept
+        peer BLOB NOT NULL,            -- whose answer it was about
+        good INTEGER NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (space, card, vector)) STRICT;
+    """,
 )
 
 

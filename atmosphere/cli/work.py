@@ -37,18 +37,21 @@ LAST_REQUEST = "last-request"
 @click.option("--prefer", type=click.Choice(PREFERENCES), help="What counts more among those who can do it.")
 @click.option("--good", "verdict", flag_value="good", help="The last answer was good: who gave it is preferred.")
 @click.option("--bad", "verdict", flag_value="bad", help="The last answer was bad.")
+@click.option("--instead", metavar="CARD", help="With --bad: the id of the card that would have been right.")
 @click.option("--request", metavar="ID", help="With --good or --bad: not the last answer but that of this request id.")
 @pass_home
 def ask(home: Home, intent: str | None, model: str | None, kind: str | None, prefer: str | None, verdict: str | None,
-        request: str | None) -> None:
+        instead: str | None, request: str | None) -> None:
     """Ask the mesh INTENT: route it, run it, show where it went.
 
-    Afterwards `ask --good` or `ask --bad` says what the answer was like.
+    Afterwards `ask --good` or `ask --bad` says what the answer was like; the router learns where such intents go.
     """
+    if instead is not None and verdict != "bad":
+        raise click.UsageError("--instead goes with --bad")
     if verdict is not None:
         if intent is not None or model or kind or prefer:
             raise click.UsageError(f"--{verdict} is said after an answer; give it alone, or with --request ID")
-        _judge(home, request, verdict == "good")
+        _judge(home, request, verdict == "good", instead)
         return
     if intent is None:
         raise click.UsageError("Missing argument 'INTENT'.")
@@ -76,19 +79,26 @@ def ask(home: Home, intent: str | None, model: str | None, kind: str | None, pre
     click.echo(f"-- {_went(control, route)}, {elapsed_ms:.0f} ms ({route.overhead_ms} ms of them overhead)", err=True)
 
 
-def _judge(home: Home, request: str | None, good: bool) -> None:
-    """Tell the node what the answer to *request* was like; without one, to what was asked last."""
+def _judge(home: Home, request: str | None, good: bool, instead: str | None) -> None:
+    """Tell the node what the answer to *request* was like; without one, to what was asked last.
+
+    *instead*: the card that would have been right.
+    """
     if request is None:
         try:
             request = (home.path / LAST_REQUEST).read_text().strip()
         except OSError:
             raise Failure("nothing was asked yet from this home", "name a request with --request ID") from None
-    said = home.node().post("/v1/mesh/feedback", {"request_id": request, "good": good})
+    said = home.node().post("/v1/mesh/feedback", {
+        "request_id": request, "good": good, **({} if instead is None else {"instead": instead}),
+    })
     what = f"{said['model'] or said['capability']} on {said['name']}"
     if said["counted"]:
         click.echo(plain(f"noted: {what} was {said['feedback']}; opinion of it now {said['opinion']:+.2f}"))
     else:
         click.echo(plain(f"{what}: {said['feedback']} had been said before"))
+    if said["taught"]:
+        click.echo("learnt: where requests like this one go")
 
 
 def _went(control: Control, route: Route) -> str:

@@ -1,17 +1,20 @@
-"""What people say of answers: it moves the scores of who gave them."""
+"""What people say of answers: it moves the scores of who gave them, and where intents like that go."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
 
 from atmosphere.capabilities.card import short_id
 from atmosphere.http.errors import HttpError, invalid
+from atmosphere.http.plans import KEY
 from atmosphere.http.port import HttpNode
-from atmosphere.http.requests import MIN_CARD_PREFIX, Body, only, required
+from atmosphere.http.requests import MIN_CARD_PREFIX, Body, card_id, only, required, text
 from atmosphere.http.routes import answer, read_object
+from atmosphere.identity.api_keys import ApiKey
 from atmosphere.routing.decision import Decided
+from transports.peer_id import PeerId
 
 GOOD, BAD = "good", "bad"
 
@@ -22,21 +25,30 @@ def create(node: HttpNode) -> Blueprint:
 
     @blueprint.post("/v1/mesh/feedback")
     async def feedback() -> Response:
-        """``{request_id, good}``: the answer to that request was good, or bad. Whoever knows the id may say so, once;
-        saying the opposite later counts as well."""
+        """``{request_id, good, instead}``: the answer to that request was good, or bad; then the card *instead* would
+        have been right. Whoever knows the id may say so, once; saying the opposite later counts as well. Only who may
+        call everything teaches the router: a key for some types must not decide where the owner's intents go."""
         body = await read_object()
-        only(body, "request_id", "good")
+        only(body, "request_id", "good", "instead")
         good = _verdict(body)
         entry = _answered(node, required(body, "request_id"))
+        right = _instead(node, body, good)
         ran = entry.ran
         assert ran is not None
+        taught = False
+        key = cast("ApiKey | None", request.scope.get(KEY))
+        if key is None or key.may_call_all:
+            intent = entry.decision.intent
+            taught = await node.teach(intent, ran.peer, ran.card_id, good)
+            if right is not None:
+                await node.teach(intent, *right, True)
         word = GOOD if good else BAD
         opinion: float | None = None
         if entry.feedback != word:
             entry.feedback = word
             node.router.told(entry.decision, ran.card_id, good)
             opinion = round(await node.judge(ran.peer, ran.card_id, good), 4)
-        return answer(_view(entry, opinion))
+        return answer({**_view(entry, opinion), "taught": taught})
 
     return blueprint
 
@@ -46,6 +58,21 @@ def _verdict(body: Body) -> bool:
     if not isinstance(good, bool):
         raise invalid("'good' is missing: true if the answer was good, false if it was bad", "good")
     return good
+
+
+def _instead(node: HttpNode, body: Body, good: bool) -> tuple[PeerId, bytes] | None:
+    """The card that would have been right, and a node that offers it. Raises HttpError."""
+    named = text(body, "instead")
+    if named is None:
+        return None
+    if good:
+        raise invalid("'instead' goes with a bad answer: the answer was good, so nothing else was right", "instead")
+    digits = card_id(named, "instead")
+    found = [one for one in node.capabilities() if one.id.startswith(digits) and one.nodes]
+    if len(found) != 1:
+        raise HttpError(404, f"{'several cards begin' if found else 'no card now begins'} with {digits}; "
+                        "GET /v1/mesh/capabilities lists them", "capability_not_found", "instead")
+    return PeerId.parse(found[0].nodes[0][0]), bytes.fromhex(found[0].id)
 
 
 def _answered(node: HttpNode, request: str) -> Decided:

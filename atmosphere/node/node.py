@@ -256,6 +256,16 @@ class Node:
         """Somebody found an answer of that pair good, or bad; the opinion of it now, -1 to 1, on disk."""
         return await self.learnt.judge(peer, card_id, good)
 
+    async def teach(self, intent: Intent, peer: PeerId, card_id: bytes, good: bool) -> bool:
+        """Intents like *intent* are what that card of *peer* is right, or wrong, for; on disk. False: nothing to learn.
+
+        That is where meaning had nothing to say: no text, a named model, a capability name that stands for many wishes.
+        """
+        if not intent.text or intent.names_model or intent.level:
+            return False
+        await self.learnt.teach(peer, card_id, await self.router.embed(intent.text), good)
+        return True
+
     def cost_view(self) -> CostView:
         """What work here costs, and why."""
         cards = self.registry.cards()

@@ -1,11 +1,12 @@
 """How well cards fit an intent: what they mean, which words they share, and what tells the best of them apart. Pure.
 
-    fit = cosine + LEXICAL_WEIGHT * BM25 + CONTRAST_WEIGHT * contrast
+    fit = cosine + LEXICAL_WEIGHT * BM25 + lessons + CONTRAST_WEIGHT * contrast
 
 - **cosine** of the intent with the card's centroid: the normalised sum of its phrases' vectors and SUBJECT_WEIGHT
   times that of its subject (phrases.py). One vector per card; it is what travels through the mesh.
 - **BM25** over the words of the same texts (lexical.py).
-- **contrast**, for the SHORTLIST best by the other two: kernel ridge regression over the phrases of these cards alone.
+- **lessons**: what people said of answers to intents like this one (lessons.py); nothing where nobody said anything.
+- **contrast**, for the SHORTLIST best by the others: kernel ridge regression over the phrases of these cards alone.
   It asks what tells them apart, where a centroid only asks what each is like. It counts by how many phrases there are
   (n of them for n / (1 + n)): between bare descriptions it does harm. It is learnt from the cards at the
   moment of the decision (a system of at most 96 equations, 0.3 ms), so there is no model to train, ship or keep in step
@@ -18,7 +19,7 @@ right. What each stage gives is measured in docs/routing.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -27,6 +28,7 @@ import numpy.typing as npt
 
 from atmosphere.capabilities.card import Card
 from atmosphere.routing.calibration import Calibration, Evidence
+from atmosphere.routing.lessons import WRONG, Lessons
 from atmosphere.routing.lexical import LexicalIndex
 from atmosphere.routing.phrases import phrases, subject, words
 
@@ -101,12 +103,18 @@ class Matches:
     """Probability that the best one is what was meant; 0 without a card."""
     evidence: Evidence | None
     """What both were read off, for what is learnt when the outcome is known; None without a card."""
+    lifts: Mapping[bytes, float] = field(default_factory=dict)
+    """What lessons made of the fits, by card; only those that they moved."""
 
     @cached_property
     def order(self) -> list[bytes]:
         """All eligible cards, best first; ties in the order in which the cards came."""
         order = np.argsort(-self.fits, kind="stable")
         return [card for row in order if self.fits[row] > -np.inf and (card := self.cards[row]) is not None]
+
+    def found_wrong(self, card_id: bytes) -> bool:
+        """Whether people said of an intent as good as this one that the card was wrong for it."""
+        return self.lifts.get(card_id, 0.0) <= WRONG
 
     def factor(self, card_id: bytes) -> float:
         """The card's factor in the score of a (node, card) pair: 1 for the best, falling with the fit, above 0.
@@ -127,9 +135,13 @@ class CardVectors:
     some 0.1 kB per different word.
     """
 
-    def __init__(self, space: str, calibration: Calibration | None = None) -> None:
+    def __init__(
+        self, space: str, calibration: Calibration | None = None, monotonic: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        """*monotonic*: Env's clock, seconds, by which lessons fade."""
         self.space = space
         self.calibration = calibration or Calibration()
+        self.lessons = Lessons(monotonic)
         self.generation = 0
         """Raised whenever a card gets its first vector or loses it."""
         self._rows: dict[bytes, int] = {}
@@ -207,10 +219,14 @@ class CardVectors:
         """
         count = min(len(self._cards), len(self._matrix))
         asked = words(text)
+        lifts = self.lessons.lifts(query)
         fits = np.full(count, -np.inf, dtype=np.float32)
         rows = np.flatnonzero(self._known[:count]) if eligible is None else eligible
         if len(rows):
             fits[rows] = (self.cosines(query) + np.float32(LEXICAL_WEIGHT) * self.lexical(asked))[rows]
+            for card, lift in lifts.items():
+                if (row := self._rows.get(card, count)) < count:
+                    fits[row] += np.float32(lift)  # minus infinity stays what it is
         best = _top(fits, min(RANKED, len(rows)))
         close = best[:SHORTLIST]
         weight = CONTRAST_WEIGHT * self._experience(close)
@@ -232,7 +248,7 @@ class CardVectors:
             phrases=self._said.get(row, 0),
         )
         somebody, right = self.calibration.somebody(seen), self.calibration.right(seen)
-        return Matches(self._cards, fits, self._rows, ranked, somebody, right, seen)
+        return Matches(self._cards, fits, self._rows, ranked, somebody, right, seen, lifts)
 
     @property
     def rows(self) -> Mapping[bytes, int]:

@@ -21,7 +21,7 @@ COST: dict[str, Any] = {
 }
 ID = "ab" * 16
 SAID = {"request_id": ID, "feedback": "good", "counted": True, "peer_id": "p", "name": "server", "capability": "abab",
-        "model": "tiny", "opinion": 0.25}
+        "model": "tiny", "opinion": 0.25, "taught": True}
 
 
 def test_cost_shows_factors_what_was_measured_and_what_is_not_known(node: FakeNode, running: Invoke) -> None:
@@ -48,11 +48,14 @@ def test_the_last_answer_is_judged(home: Path, node: FakeNode, running: Invoke) 
     assert running("ask", "hello", "--prefer", "cheap").exit_code == 0
     assert node.requests[0][2]["atmosphere"] == {"prefer": "cheap"}
     result = running("ask", "--good")
-    assert result.stdout == "noted: tiny on server was good; opinion of it now +0.25\n"
+    assert result.stdout == ("noted: tiny on server was good; opinion of it now +0.25\n"
+                             "learnt: where requests like this one go\n")
     assert node.requests[-1] == ("POST", "/v1/mesh/feedback", {"request_id": ID, "good": True})
     running("ask", "--bad", "--request", "cdcdcdcd")
     assert node.requests[-1][2] == {"request_id": "cdcdcdcd", "good": False}
-    node.answer("POST", "/v1/mesh/feedback", {**SAID, "counted": False, "opinion": None})
+    running("ask", "--bad", "--instead", "ab" * 32)
+    assert node.requests[-1][2] == {"request_id": ID, "good": False, "instead": "ab" * 32}
+    node.answer("POST", "/v1/mesh/feedback", {**SAID, "counted": False, "opinion": None, "taught": False})
     assert running("ask", "--good").stdout == "tiny on server: good had been said before\n"
 
 
@@ -62,7 +65,8 @@ def test_there_must_be_an_answer_to_judge(running: Invoke) -> None:
     assert "nothing was asked yet" in result.stderr
 
 
-@pytest.mark.parametrize("words", [("hello", "--good"), ("--bad", "--model", "x"), (), ("hello", "--request", "ab")])
+@pytest.mark.parametrize("words", [("hello", "--good"), ("--bad", "--model", "x"), (), ("hello", "--request", "ab"),
+                                   ("hello", "--instead", "ab"), ("--good", "--instead", "ab")])
 def test_a_verdict_is_said_alone(running: Invoke, words: tuple[str, ...]) -> None:
     assert running("ask", *words).exit_code == 2
 

@@ -129,6 +129,7 @@ class FakeNode:
         self._backends: list[BackendConfig] = []
         self.decisions = DecisionLog()
         self.judged: list[tuple[PeerId, bytes, bool]] = []
+        self.taught: list[tuple[PeerId, bytes, bool]] = []
         self.calibrated: list[tuple[bytes, bool]] = []
         self.meter = Meter(CostConfig())
         self.capability_names: dict[str, frozenset[str]] = {}
@@ -152,6 +153,11 @@ class FakeNode:
         await trio.lowlevel.checkpoint()
         self.judged.append((peer, card_id, good))
         return 0.25 if good else -0.25
+
+    async def teach(self, intent: Intent, peer: PeerId, card_id: bytes, good: bool) -> bool:
+        await trio.lowlevel.checkpoint()
+        self.taught.append((peer, card_id, good))
+        return True
 
     def told(self, decision: Decision, card_id: bytes, good: bool) -> None:
         self.calibrated.append((card_id, good))

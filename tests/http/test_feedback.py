@@ -36,7 +36,8 @@ async def test_feedback_goes_to_who_answered_and_counts_once(serving: Serving) -
         request = await asked(served)
         said = (await say(served, request_id=request, good=True)).json()
         assert said == {"request_id": request, "feedback": "good", "counted": True, "peer_id": str(PEER),
-                        "name": "here", "capability": CARD_ID.hex()[:10], "model": "tiny", "opinion": 0.25}
+                        "name": "here", "capability": CARD_ID.hex()[:10], "model": "tiny", "opinion": 0.25,
+                        "taught": True}
         assert served.node.judged == [(PEER, CARD_ID, True)]
         again = (await say(served, request_id=request[:8], good=True)).json()
         assert (again["request_id"], again["counted"]) == (request, False)
@@ -52,16 +53,45 @@ async def test_feedback_goes_to_who_answered_and_counts_once(serving: Serving) -
     ({"request_id": "ab" * 16, "good": "yes"}, 400, "'good' is missing"),
     ({"request_id": "ab" * 16, "good": 1}, 400, "'good' is missing"),
     ({"request_id": "ab" * 16, "good": True, "node": "x"}, 400, "unknown field node"),
+    ({"request_id": "ANSWERED", "good": True, "instead": CARD_ID.hex()}, 400, "goes with a bad answer"),
+    ({"request_id": "ANSWERED", "good": False, "instead": 7}, 400, "'instead' must be a string"),
+    ({"request_id": "ANSWERED", "good": False, "instead": "llm/chat"}, 400, "instead must be a card id in hex"),
+    ({"request_id": "ANSWERED", "good": False, "instead": "00" * 32}, 404, "no card now begins with 0000"),
     ({"request_id": "ab" * 16, "good": True}, 404, "x-atmosphere-request-id names it"),
     ({"request_id": "cd" * 16, "good": True}, 409, "was not answered by anybody (overloaded)"),
 ])
 async def test_refusals_say_what_is_wrong(serving: Serving, body: dict[str, Any], status: int, words: str) -> None:
     async with serving() as served:
         served.node.decisions.add("cd" * 16, Decision(Intent("chat"), ()), 0.0).ended(None, "overloaded", 2)
+        if body.get("request_id") == "ANSWERED":
+            body = {**body, "request_id": await asked(served)}
         refused = await say(served, **body)
         assert refused.status_code == status
         assert words in refused.json()["error"]["message"]
-        assert served.node.judged == []
+        assert served.node.judged == served.node.taught == []
+
+
+async def test_a_bad_answer_teaches_against_its_card_and_for_the_one_that_is_named(serving: Serving) -> None:
+    async with serving() as served:
+        request = await asked(served)
+        await say(served, request_id=request, good=False, instead=CARD_ID.hex()[:8])
+        assert served.node.taught == [(PEER, CARD_ID, False), (PEER, CARD_ID, True)]
+        await say(served, request_id=await asked(served), good=True)
+        assert served.node.taught[2:] == [(PEER, CARD_ID, True)]
+
+
+@pytest.mark.parametrize(("scopes", "teaches"), [(("call:*",), True), (("call:llm/chat",), False)])
+async def test_a_key_for_some_types_does_not_decide_where_the_owners_intents_go(
+    serving: Serving, scopes: tuple[str, ...], teaches: bool
+) -> None:
+    async with serving() as served:
+        request = await asked(served)
+        bearer = {"authorization": f"Bearer {served.node.api_keys.create('phone', scopes)}"}
+        async with httpx2.AsyncClient(headers=bearer) as client:
+            said = await client.post(f"{served.bound.url}/v1/mesh/feedback",
+                                     json={"request_id": request, "good": False})
+        assert (said.json()["counted"], said.json()["taught"]) == (True, teaches)
+        assert bool(served.node.taught) is teaches
 
 
 async def test_the_last_decisions_newest_first(serving: Serving) -> None:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import trio
 import trio.testing
@@ -13,12 +14,14 @@ import trio.testing
 from atmosphere.env import FixedEnv
 from atmosphere.routing.calibration import Evidence
 from atmosphere.routing.learnt import KEPT_S, SAVE_EVERY_S, Learnt
+from atmosphere.routing.lessons import HALF_LIFE_S, PER_CARD
 from atmosphere.routing.matching import CardVectors
 from atmosphere.routing.outcomes import OPINION_HALF_LIFE_S, OPINION_STEP, Outcomes
 from atmosphere.store import Store
 from tests.mesh.people import OTHER, THIRD
 
 CARD, SECOND = bytes(32), bytes(31) + b"\1"
+INTENT = np.array([1, 0, 0, 0], dtype=np.float32)
 
 
 @pytest.fixture
@@ -35,10 +38,15 @@ def store(env: FixedEnv) -> Iterator[Store]:
 
 def started(store: Store, env: FixedEnv) -> tuple[Learnt, Outcomes]:
     """A node that has just been started on *store*."""
-    outcomes = Outcomes(env.monotonic)
-    learnt = Learnt(outcomes, CardVectors("test"), store, env)
-    learnt.load()
+    learnt, outcomes, _ = taught_by(store, env)
     return learnt, outcomes
+
+
+def taught_by(store: Store, env: FixedEnv, space: str = "test") -> tuple[Learnt, Outcomes, CardVectors]:
+    outcomes, vectors = Outcomes(env.monotonic), CardVectors(space, monotonic=env.monotonic)
+    learnt = Learnt(outcomes, vectors, store, env)
+    learnt.load()
+    return learnt, outcomes, vectors
 
 
 def rows(store: Store) -> int:
@@ -147,3 +155,69 @@ async def test_rows_that_say_nothing_any_more_go(store: Store, env: FixedEnv) ->
     env.advance(KEPT_S + 1)
     await learnt.judge(THIRD, CARD, good=True)
     assert rows(store) == 1
+
+
+def lessons_kept(store: Store) -> list[tuple[object, ...]]:
+    return store.read_now(lambda connection: connection.execute("SELECT * FROM lessons ORDER BY at, card").fetchall())
+
+
+async def test_a_lesson_is_on_disk_when_it_is_acknowledged_and_has_aged_after_a_restart(
+    store: Store, env: FixedEnv
+) -> None:
+    learnt, _, vectors = taught_by(store, env)
+    await learnt.teach(OTHER, CARD, INTENT, good=False)
+    (lift,) = vectors.lessons.lifts(INTENT).values()
+    _, _, later = taught_by(store, env)
+    assert later.lessons.lifts(INTENT) == {CARD: pytest.approx(lift)}
+    assert later.lessons.unsaved == {}
+    _, _, elsewhere = taught_by(store, env, "another space")
+    assert elsewhere.lessons.lifts(INTENT) == {}
+    env.advance(HALF_LIFE_S)
+    _, _, later = taught_by(store, env)
+    assert later.lessons.lifts(INTENT)[CARD] == pytest.approx(lift * 0.75, rel=1e-3)
+    env.advance(KEPT_S)
+    _, _, later = taught_by(store, env)
+    assert len(later.lessons) == 0
+
+
+async def test_of_the_intent_a_vector_is_kept_and_no_text(store: Store, env: FixedEnv) -> None:
+    learnt, _, _ = taught_by(store, env)
+    await learnt.teach(OTHER, CARD, INTENT, good=True)
+    assert lessons_kept(store) == [
+        ("test", CARD, bytes([127, 0, 0, 0]), OTHER.raw, 1, pytest.approx(env.now(), abs=0.1))
+    ]
+
+
+async def test_lessons_of_a_peer_that_is_put_out_go_with_it(store: Store, env: FixedEnv) -> None:
+    learnt, _, vectors = taught_by(store, env)
+    await learnt.teach(OTHER, CARD, INTENT, good=False)
+    await learnt.teach(THIRD, SECOND, INTENT, good=False)
+    learnt.forget(OTHER)
+    assert set(vectors.lessons.lifts(INTENT)) == {SECOND}, "at once"
+    await learnt.save()
+    assert [row[3] for row in lessons_kept(store)] == [THIRD.raw]
+
+
+async def test_what_makes_room_in_memory_makes_room_on_disk(store: Store, env: FixedEnv) -> None:
+    learnt, _, vectors = taught_by(store, env)
+    for number in range(PER_CARD + 3):
+        env.advance(1.0)
+        await learnt.teach(OTHER, CARD, np.array([1, 0, 0, number / 100], dtype=np.float32), good=False)
+    assert len(lessons_kept(store)) == len(vectors.lessons) == PER_CARD
+
+
+async def test_a_lesson_waits_for_a_disk_that_is_full(
+    store: Store, env: FixedEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt, _, vectors = taught_by(store, env)
+    write = store.write
+
+    async def full(change: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(store, "write", full)
+    await learnt.teach(OTHER, CARD, INTENT, good=True)
+    assert set(vectors.lessons.lifts(INTENT)) == {CARD}
+    monkeypatch.setattr(store, "write", write)
+    await learnt.save()
+    assert len(lessons_kept(store)) == 1

@@ -154,6 +154,18 @@ async def test_the_chosen_card_comes_first_on_all_its_nodes() -> None:
     assert scores == sorted(scores, reverse=True)
 
 
+async def test_what_people_found_wrong_for_an_intent_is_no_option_for_it(sized: World) -> None:
+    """A decision model must not overrule the person whose answer it was."""
+    sized.decides()
+    sized.likes = BIG.model
+    assert await sized.model(EASY) == BIG.model
+    big = BIG.model.encode().ljust(32, b"0")
+    sized.router.vectors.lessons.teach(OTHER, big, await sized.router.embed(EASY), good=False)
+    assert await sized.model(EASY) == SMALL.model
+    assert BIG.model not in json.dumps(sized.asked[-1][1])
+    assert await sized.model(HARD) == BIG.model, "another intent"
+
+
 async def test_every_card_is_in_the_question_however_many_nodes_offer_the_first() -> None:
     """The best candidates may all be of one card: the shortlist is one of cards."""
     world = World(HashEmbedder())

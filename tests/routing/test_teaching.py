@@ -1,0 +1,71 @@
+"""A whole node learns from a person where intents go, and knows it after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from atmosphere.capabilities.backend import Backend, Emit, Provision, ToolCall
+from atmosphere.capabilities.card import Card, Tool, card_id
+from atmosphere.node import Node
+from atmosphere.routing.intent import Intent
+from tests.meshes import Meshes, until
+
+LIGHTS = Card("test/lights", "Lamps and light switches", examples=("turn on the lamp",), tools=(Tool("do"),))
+HEATING = Card("test/heating", "Radiators", examples=("make it warmer here",), tools=(Tool("do"),))
+WRONG = Intent(tool="do", text="turn the lamp warmer here")
+UNRELATED = Intent(tool="do", text="lamps and switches")
+
+
+class House(Backend):
+    name = "house"
+
+    async def discover(self) -> Sequence[Provision]:
+        return [Provision(LIGHTS, 1), Provision(HEATING, 1)]
+
+    async def invoke(self, card: Card, call: ToolCall, emit: Emit) -> bytes:
+        return b"done"
+
+
+async def offer(node: Node) -> None:
+    house = House()
+    node.registry.update(house, await house.discover())
+    await until(lambda: all(card_id(card.encode()) in node.router.vectors for card in (LIGHTS, HEATING)))
+
+
+async def goes_to(node: Node, intent: Intent) -> Card:
+    chosen = (await node.router.decide(intent)).chosen
+    assert chosen is not None
+    return chosen.card
+
+
+async def test_what_a_person_says_sends_the_intent_elsewhere_also_after_a_restart(tmp_path: Path) -> None:
+    meshes = Meshes(tmp_path)
+    home = meshes.found()
+    async with meshes.node(home) as node:
+        await offer(node)
+        assert await goes_to(node, WRONG) == LIGHTS
+        before = (await node.router.decide(UNRELATED)).candidates
+        assert await node.teach(WRONG, node.peer_id, card_id(LIGHTS.encode()), good=False)
+        assert await goes_to(node, WRONG) == HEATING
+        after = (await node.router.decide(UNRELATED)).candidates
+        assert [(one.card, one.score) for one in after] == [(one.card, one.score) for one in before]
+    async with meshes.node(home) as node:
+        await offer(node)
+        assert await goes_to(node, WRONG) == HEATING
+        node._revoked(node.peer_id)
+        assert await goes_to(node, WRONG) == LIGHTS
+
+
+@pytest.mark.parametrize("intent", [
+    Intent(tool="do"),
+    Intent(tool="do", text="turn it on", model="tiny"),
+    Intent(tool="do", text="writes program code", model="best-code", level="best-code"),
+])
+async def test_where_meaning_had_nothing_to_say_nothing_is_learnt(intent: Intent, tmp_path: Path) -> None:
+    meshes = Meshes(tmp_path)
+    async with meshes.node(meshes.found()) as node:
+        assert not await node.teach(intent, node.peer_id, bytes(32), good=False)
+        assert len(node.router.vectors.lessons) == 0
