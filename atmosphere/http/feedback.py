@@ -38,10 +38,9 @@ def create(node: HttpNode) -> Blueprint:
         taught = False
         key = cast("ApiKey | None", request.scope.get(KEY))
         if key is None or key.may_call_all:
-            intent = entry.decision.intent
-            taught = await node.teach(intent, ran.peer, ran.card_id, good)
+            taught = await node.teach(entry.decision, ran.peer, ran.card_id, good)
             if right is not None:
-                await node.teach(intent, *right, True)
+                await node.teach(entry.decision, *right, True)
         word = GOOD if good else BAD
         opinion: float | None = None
         if entry.feedback != word:

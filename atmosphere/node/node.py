@@ -47,6 +47,7 @@ from atmosphere.routing.decision import Decision, DecisionLog, Refused
 from atmosphere.routing.filters import GPU, policy_of
 from atmosphere.routing.intent import Intent
 from atmosphere.routing.learnt import Learnt
+from atmosphere.routing.lessons import SURE
 from atmosphere.routing.models import levels_of
 from atmosphere.routing.router import Router
 from atmosphere.routing.vectorizer import Vectorizer
@@ -256,12 +257,16 @@ class Node:
         """Somebody found an answer of that pair good, or bad; the opinion of it now, -1 to 1, on disk."""
         return await self.learnt.judge(peer, card_id, good)
 
-    async def teach(self, intent: Intent, peer: PeerId, card_id: bytes, good: bool) -> bool:
-        """Intents like *intent* are what that card of *peer* is right, or wrong, for; on disk. False: nothing to learn.
+    async def teach(self, decision: Decision, peer: PeerId, card_id: bytes, good: bool) -> bool:
+        """Intents like *decision*'s are what that card of *peer* is right, or wrong, for; on disk.
 
-        That is where meaning had nothing to say: no text, a named model, a capability name that stands for many wishes.
+        False: nothing to learn. Meaning had nothing to say (no text, a named model, a capability name that stands for
+        many wishes), or the router was sure of this card and it was good.
         """
+        intent = decision.intent
         if not intent.text or intent.names_model or intent.level:
+            return False
+        if good and card_id == decision.meant and (decision.right or 0.0) >= SURE:
             return False
         await self.learnt.teach(peer, card_id, await self.router.embed(intent.text), good)
         return True

@@ -154,7 +154,7 @@ class FakeNode:
         self.judged.append((peer, card_id, good))
         return 0.25 if good else -0.25
 
-    async def teach(self, intent: Intent, peer: PeerId, card_id: bytes, good: bool) -> bool:
+    async def teach(self, decision: Decision, peer: PeerId, card_id: bytes, good: bool) -> bool:
         await trio.lowlevel.checkpoint()
         self.taught.append((peer, card_id, good))
         return True

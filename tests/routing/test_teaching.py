@@ -10,7 +10,9 @@ import pytest
 from atmosphere.capabilities.backend import Backend, Emit, Provision, ToolCall
 from atmosphere.capabilities.card import Card, Tool, card_id
 from atmosphere.node import Node
+from atmosphere.routing.decision import Decision
 from atmosphere.routing.intent import Intent
+from atmosphere.routing.lessons import SURE
 from tests.meshes import Meshes, until
 
 LIGHTS = Card("test/lights", "Lamps and light switches", examples=("turn on the lamp",), tools=(Tool("do"),))
@@ -27,6 +29,9 @@ class House(Backend):
 
     async def invoke(self, card: Card, call: ToolCall, emit: Emit) -> bytes:
         return b"done"
+
+
+LIGHTS_ID = card_id(LIGHTS.encode())
 
 
 async def offer(node: Node) -> None:
@@ -48,7 +53,7 @@ async def test_what_a_person_says_sends_the_intent_elsewhere_also_after_a_restar
         await offer(node)
         assert await goes_to(node, WRONG) == LIGHTS
         before = (await node.router.decide(UNRELATED)).candidates
-        assert await node.teach(WRONG, node.peer_id, card_id(LIGHTS.encode()), good=False)
+        assert await node.teach(await node.router.decide(WRONG), node.peer_id, LIGHTS_ID, good=False)
         assert await goes_to(node, WRONG) == HEATING
         after = (await node.router.decide(UNRELATED)).candidates
         assert [(one.card, one.score) for one in after] == [(one.card, one.score) for one in before]
@@ -67,5 +72,22 @@ async def test_what_a_person_says_sends_the_intent_elsewhere_also_after_a_restar
 async def test_where_meaning_had_nothing_to_say_nothing_is_learnt(intent: Intent, tmp_path: Path) -> None:
     meshes = Meshes(tmp_path)
     async with meshes.node(meshes.found()) as node:
-        assert not await node.teach(intent, node.peer_id, bytes(32), good=False)
+        assert not await node.teach(Decision(intent, ()), node.peer_id, bytes(32), good=False)
         assert len(node.router.vectors.lessons) == 0
+
+
+@pytest.mark.parametrize(("right", "meant", "good", "learns"), [
+    (SURE, LIGHTS_ID, True, False),
+    (SURE - 0.01, LIGHTS_ID, True, True),
+    (SURE, LIGHTS_ID, False, True),
+    (SURE, bytes(32), True, True),
+    (None, b"", True, True),
+])
+async def test_praise_of_what_the_router_was_sure_of_teaches_nothing(
+    right: float | None, meant: bytes, good: bool, learns: bool, tmp_path: Path
+) -> None:
+    meshes = Meshes(tmp_path)
+    async with meshes.node(meshes.found()) as node:
+        decision = Decision(UNRELATED, (), right=right, meant=meant)
+        assert await node.teach(decision, node.peer_id, LIGHTS_ID, good) is learns
+        assert len(node.router.vectors.lessons) == learns
