@@ -13,6 +13,8 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from itertools import chain, islice
 
+import numpy as np
+
 from atmosphere.mesh.table import Change, GradientTable, Route
 from atmosphere.routing.filters import Asker, Sieve
 from atmosphere.routing.intent import Intent
@@ -22,6 +24,8 @@ from transports.peer_id import PeerId
 
 KEPT = 64
 """Different questions; each holds its routes."""
+NEVER = -1
+"""The matcher has not been asked for rows that still hold."""
 BOUNDLESS = 2**63
 """Tokens that no context has; a card that does not say how many it has passes all the same."""
 
@@ -34,10 +38,12 @@ class Reachable:
         self._sieve = sieve
         self._nodes: dict[PeerId, tuple[list[Route], list[str]]] = {}  # pairs that pass; filters that stop the others
         self._stopped: Counter[str] = Counter()
+        self._count = 0
         self._unknown: dict[bytes, set[PeerId]] = {}  # cards that nobody has described yet, and who offers them
         self._routes: list[Route] | None = None
-        self._rows: Rows | None = None
-        self._generation = -1
+        self._rows: Rows = np.zeros(0, dtype=np.intp)
+        self._generation = NEVER  # of the matcher's rows
+        self._moved: set[bytes] = set()  # cards that have come or gone since
         self._version = table.version
         self.by_card: dict[bytes, dict[PeerId, Route]] = {}
         for peer in table.nodes:
@@ -45,6 +51,9 @@ class Reachable:
 
     def __repr__(self) -> str:
         return f"<Reachable: {len(self.by_card)} cards, v{self._version}>"
+
+    def __len__(self) -> int:
+        return self._count
 
     def renew(self) -> bool:
         """Look again at the nodes that have changed; False: the table's log does not go back far enough."""
@@ -58,6 +67,8 @@ class Reachable:
             self._drop(peer)
             self._put(peer)
         self._version = self._table.version
+        if len(self._moved) > len(self.by_card):  # to look at all is less
+            self._generation = NEVER
         return True
 
     @property
@@ -74,8 +85,13 @@ class Reachable:
 
     def rows(self, vectors: CardVectors) -> Rows:
         """The cards' rows in the matcher."""
-        if self._rows is None or self._generation != vectors.generation:
+        if self._generation != vectors.generation:
             self._rows, self._generation = vectors.rows_of(self.by_card), vectors.generation
+        elif self._moved:
+            others = np.setdiff1d(self._rows, vectors.rows_of(self._moved), assume_unique=True)
+            come = vectors.rows_of(self._moved & self.by_card.keys())
+            self._rows = np.sort(np.concatenate((others, come)))  # union1d takes 1.6 ms for 10,000
+        self._moved.clear()
         return self._rows
 
     def nearest(self, best: Iterable[Fit], enough: int) -> list[Route]:
@@ -104,22 +120,29 @@ class Reachable:
                     self._unknown.setdefault(entry.card, set()).add(peer)
         self._nodes[peer] = passed, stopped
         self._stopped.update(stopped)
+        self._count += len(passed)
         for route in passed:
             holders = self.by_card.get(route.entry.card)
             if holders is None:
-                holders, self._rows = self.by_card.setdefault(route.entry.card, {}), None
+                holders = self.by_card[route.entry.card] = {}
+                self._move(route.entry.card)
             holders[peer] = route
         self._routes = None
+
+    def _move(self, card: bytes) -> None:
+        if self._generation != NEVER:
+            self._moved.add(card)
 
     def _drop(self, peer: PeerId) -> None:
         passed, stopped = self._nodes.pop(peer, ((), ()))
         self._stopped.subtract(stopped)
+        self._count -= len(passed)
         for route in passed:
             holders = self.by_card[route.entry.card]
             del holders[peer]
             if not holders:
                 del self.by_card[route.entry.card]
-                self._rows = None
+                self._move(route.entry.card)
         self._routes = None
 
 

@@ -83,15 +83,16 @@ class Router:
         started = self._env.monotonic()
         intent = self.resolve(intent)
         reachable = self._reach.of(intent, self._asker())
-        passed, filtered = reachable.routes, reachable.filtered
+        filtered = reachable.filtered  # as it is now: others decide while this one waits
         matches: Matches | None = None  # None: meaning has nothing to decide
-        considered = passed
+        considered: list[Route] | None = None  # None: all
         if intent.text and not intent.names_model and len(reachable.by_card) > 1:
             query = await self.embed(intent.text)
             matches = self.vectors.match(query, intent.text[:MAX_QUERY_CHARS], reachable.rows(self.vectors))
             if keep <= RANKED == len(matches.best) < len(reachable.by_card):  # the others are too far behind
                 considered = reachable.nearest(matches.best, keep)
-        considered = self._reach.now(considered)
+        passed = len(reachable)
+        considered = self._reach.now(reachable.routes if considered is None else considered)
         affinity = self.affinity.weigh(intent, considered)
         sized = _sizes(intent, considered)
         fitting = sized.factors(self.triage.need(await self.embed(intent.text))) if sized else {}
@@ -102,7 +103,7 @@ class Router:
         if matches is not None and self.arbiter is not None and self.arbiter.wanted(intent, candidates, right):
             asked = [one for one in ranking.best_of_cards(SHORTLIST) if not matches.found_wrong(one.card_id)]
             settled = await self.arbiter.settle(
-                intent, asked, probability=right, stay=self._stays(passed), sizes=bool(sized)
+                intent, asked, probability=right, stay=self._stays(reachable.routes), sizes=bool(sized)
             )
             if settled.large is not None:
                 ranking.more["size"] = sized.factors(settled.large).get
@@ -119,7 +120,7 @@ class Router:
             filtered=filtered,
             missing="" if candidates else self._missing(intent, filtered),
             elapsed_ms=(self._env.monotonic() - started) * 1000,
-            more=len(passed) - len(candidates),
+            more=passed - len(candidates),
             second="" if settled is None else settled.reason,
             right=right,
             somebody=None if matches is None else matches.somebody,
