@@ -3,8 +3,9 @@
 The router's first stage is local and takes a millisecond; it says how probable it is that its first card is the right
 one. Below ``ask_below`` the shortlist goes to a decision model (``llm/decide``), wherever one is, as one typed
 question. The answer may put another card first, or say that none fits, and only where the model is sure, and surer
-than the router was. Nothing else depends on it: without such a model, when it does not answer within the deadline, when
-it fails or says what cannot be true, the router's own ranking stands, at once.
+than the router was; that nobody can takes the matcher's own doubt besides (:func:`nobody_can`). Nothing else depends
+on it: without such a model, when it does not answer within the deadline, when it fails or says what cannot be true,
+the router's own ranking stands, at once.
 
 Guarantees: an intent waits for at most ``deadline_s``; a model that failed is left alone for a while, longer each
 time, so that a hanging one does not cost every intent the deadline; few questions are under way at a time; asking is
@@ -20,7 +21,7 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
@@ -37,7 +38,7 @@ from atmosphere.capabilities.decisions import (
 )
 from atmosphere.config import RoutingConfig
 from atmosphere.mesh.table import GradientTable
-from atmosphere.routing.decision import Candidate
+from atmosphere.routing.decision import Candidate, Decision
 from atmosphere.routing.intent import Intent
 from atmosphere.routing.models import EMBED_TOOL
 from protocols.call.errors import CallError, Code
@@ -343,6 +344,19 @@ class Arbiter:
         self._verdicts[key] = verdict
         if len(self._verdicts) > VERDICTS_KEPT:
             self._verdicts.popitem(last=False)
+
+
+def nobody_can(settled: Settled, decision: Decision, types: Iterable[str]) -> bool:
+    """Whether *decision* is to be refused because of what *settled* says. *types*: of all cards that could do it.
+
+    A decision model alone refuses nothing: it may be any member's, and lie. All of this has to hold:
+
+    - it is sure that none of the cards fits (Settled.none);
+    - the matcher, which knows nothing of that, thinks that probably nobody can;
+    - the wish was put in words only, and is no capability name;
+    - there is no chat model, which can do what its card does not say: of that neither the matcher nor a model knows.
+    """
+    return settled.none and bool(decision.doubt) and not decision.intent.level and CHAT_TYPE not in types
 
 
 def margin(candidates: Sequence[Candidate]) -> float:

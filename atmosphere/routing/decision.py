@@ -101,6 +101,13 @@ class Decision:
             "does is needed on any node"
         )
 
+    def refused(self) -> Decision:
+        """The same with nobody in it, because a decision model shares the doubt."""
+        return replace(self, candidates=(), more=self.more + len(self.candidates), missing=(
+            f"nobody can do this: a decision model says that no card is for it, and the router agrees: {self.doubt}. "
+            "To have one of them try nevertheless, name its model, or its card in atmosphere.constraints.card"
+        ))
+
 
 @dataclass(slots=True)
 class Decided:

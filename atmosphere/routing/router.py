@@ -14,7 +14,7 @@ from atmosphere.embedding import Embedder
 from atmosphere.env import Env
 from atmosphere.mesh.table import GradientTable, Route
 from atmosphere.routing.affinity import Affinity
-from atmosphere.routing.arbiter import SHORTLIST, Arbiter, Settled
+from atmosphere.routing.arbiter import SHORTLIST, Arbiter, Settled, nobody_can
 from atmosphere.routing.decision import Decision, DecisionLog, Refused
 from atmosphere.routing.filters import FILTERS, FREE, Asker, Policy, Sieve, of_type
 from atmosphere.routing.intent import Intent
@@ -114,7 +114,7 @@ class Router:
         if intent.tool == EMBED_TOOL and candidates:  # vectors of two spaces must never be mixed by a failover
             space = candidates[0].card.space
             candidates = [candidate for candidate in candidates if candidate.card.space == space]
-        return Decision(
+        decision = Decision(
             intent=intent,
             candidates=tuple(candidates),
             filtered=filtered,
@@ -127,6 +127,9 @@ class Router:
             meant=matches.best[0].card if matches is not None and matches.best else b"",
             evidence=None if matches is None else matches.evidence,
         )
+        if settled is not None and nobody_can(settled, decision, (route.card.type for route in reachable.routes)):
+            return decision.refused()
+        return decision
 
     async def explain(self, intent: Intent, limit: int) -> tuple[Decision, tuple[Refused, ...]]:
         """Decide again, with up to *limit* candidates, and with up to *limit* pairs that were filtered out.

@@ -25,11 +25,13 @@ from atmosphere.routing.arbiter import (
     ArbiterSettings,
     Deciders,
     Mode,
+    Settled,
     describe,
     margin,
+    nobody_can,
     question,
 )
-from atmosphere.routing.decision import Candidate
+from atmosphere.routing.decision import Candidate, Decision
 from atmosphere.routing.intent import Constraints, Intent
 from protocols.call.errors import CallError, Code
 from tests.backends.decision_server import LIES
@@ -339,3 +341,36 @@ def test_deciders_are_looked_up_when_the_table_has_changed() -> None:
     world.table.gone(OTHER, "asleep")
     assert not deciders()
 
+
+
+DOUBTED = Decision(ASK, THREE, somebody=0.2)
+NONE_FITS = Settled(THREE, "none", none=True)
+
+REFUSALS: dict[str, tuple[Settled, Decision, str, bool]] = {
+    "both say so": (NONE_FITS, DOUBTED, "knowledge/answer", True),
+    "the model alone": (NONE_FITS, dataclasses.replace(DOUBTED, somebody=0.5), "knowledge/answer", False),
+    "the model alone, and meaning had nothing to decide": (
+        NONE_FITS, dataclasses.replace(DOUBTED, somebody=None), "tool/call", False
+    ),
+    "the router alone": (Settled(THREE, "it failed"), DOUBTED, "knowledge/answer", False),
+    "a model that is not sure": (Settled(THREE, "0.7", none=False), DOUBTED, "knowledge/answer", False),
+    "a chat model can do what its card does not say": (NONE_FITS, DOUBTED, "llm/chat", False),
+    "a capability name was asked for": (
+        NONE_FITS, dataclasses.replace(DOUBTED, intent=dataclasses.replace(ASK, level="fast")), "tool/call", False
+    ),
+    "nobody was left before": (NONE_FITS, dataclasses.replace(DOUBTED, candidates=()), "knowledge/answer", False),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_it_takes_two_that_know_nothing_of_each_other_to_refuse(name: str) -> None:
+    settled, decision, kind, refused = REFUSALS[name]
+    assert nobody_can(settled, decision, ("test/thing", kind)) is refused
+
+
+def test_a_refusal_names_the_nearest_and_what_would_help() -> None:
+    refused = dataclasses.replace(DOUBTED, more=4).refused()
+    assert (refused.candidates, refused.chosen, refused.more) == ((), None, 7)
+    for words in ("nobody can do this", "probability 0.20", "the nearest are knowledge/answer, knowledge/answer",
+                  "a backend that does is needed on any node", "name its model, or its card"):
+        assert words in refused.missing

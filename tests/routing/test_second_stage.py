@@ -41,6 +41,7 @@ class World:
         self.router = Router(self.table, embedder, FixedEnv(), {}, policy=policy)
         self.asked: list[tuple[Intent, Any]] = []
         self.likes = ""
+        self.sure_of_none = 0.5
         self.large: float | None = None
         self.fails = False
 
@@ -68,7 +69,7 @@ class World:
             raise CallError(Code.DEADLINE, "too late")
         criteria = body["questions"]["which"]["criteria"]
         choice = next((option for option, text in criteria.items() if self.likes and self.likes in text), "none")
-        sure = 0.9 if self.likes else 0.5
+        sure = 0.9 if self.likes else self.sure_of_none
         rest = (1 - sure) / (len(criteria) - 1)
         answers: dict[str, Any] = {"which": {
             "type": "choice", "choice": choice, "confidence": sure,
@@ -203,3 +204,31 @@ async def test_the_reason_is_part_of_the_decision() -> None:
     assert decision.second.startswith("the decision model says that none of 2 cards fits, p = 0.50")
     world.router.arbiter = None
     assert (await world.router.decide(Intent(tool="chat", text="soup"))).second == ""
+
+
+SAILING = Card("knowledge/answer", "Sailing: knots, tides and harbours", tools=(Tool("chat"),))
+
+
+@pytest.mark.parametrize(("text", "sure", "cards", "refused"), [
+    ("xylophone quarks", 0.9, (RECIPES, SAILING), True),
+    ("xylophone quarks", 0.7, (RECIPES, SAILING), False),
+    ("recipes for soup and bread", 0.99, (RECIPES, SAILING), False),
+    ("xylophone quarks", 0.99, (RECIPES, UNSIZED), False),
+])
+async def test_nobody_can_where_the_model_and_the_matcher_say_so(
+    text: str, sure: float, cards: tuple[Card, ...], refused: bool
+) -> None:
+    world = World(HashEmbedder())
+    world.offer(ME, *cards)
+    world.decides()
+    world.sure_of_none = sure
+    decision = await world.router.decide(Intent(tool="chat", text=text))
+    assert len(world.asked) == 1
+    assert (decision.chosen is None) is refused
+    assert decision.missing.startswith("nobody can do this: a decision model says") is refused
+    if refused:
+        assert decision.more == 2
+        assert "the nearest are knowledge/answer, knowledge/answer" in decision.missing
+        card = RECIPES.encode()[:32].hex()
+        named = await world.router.decide(Intent(tool="chat", text=text, constraints=Constraints(card=card)))
+        assert named.chosen is not None, "who names the card gets it"
