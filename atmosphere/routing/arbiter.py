@@ -352,11 +352,12 @@ def nobody_can(settled: Settled, decision: Decision, types: Iterable[str]) -> bo
     A decision model alone refuses nothing: it may be any member's, and lie. All of this has to hold:
 
     - it is sure that none of the cards fits (Settled.none);
-    - the matcher, which knows nothing of that, thinks that probably nobody can;
+    - the matcher, which knows nothing of that, has compared the wish with cards and thinks that probably nobody can;
     - the wish was put in words only, and is no capability name;
     - there is no chat model, which can do what its card does not say: of that neither the matcher nor a model knows.
     """
-    return settled.none and bool(decision.doubt) and not decision.intent.level and CHAT_TYPE not in types
+    doubted = decision.evidence is not None and bool(decision.doubt)
+    return settled.none and doubted and not decision.intent.level and CHAT_TYPE not in types
 
 
 def margin(candidates: Sequence[Candidate]) -> float:

@@ -96,7 +96,8 @@ async def test_a_model_that_was_named_is_not_replaced() -> None:
             await it.ask(VLLM)
         assert caught.value.status_code == 503
         await it.known()
-        with pytest.raises(openai.NotFoundError, match=f"served are: {OLLAMA}"):
+        last = rf"the model '{VLLM}' is not served by any node now \(last served by .+\); served are: {OLLAMA}"
+        with pytest.raises(openai.NotFoundError, match=last):
             await it.ask(VLLM)
         assert it.ollama.log.requests == []
 

@@ -31,6 +31,7 @@ from atmosphere.routing.arbiter import (
     nobody_can,
     question,
 )
+from atmosphere.routing.calibration import Evidence
 from atmosphere.routing.decision import Candidate, Decision
 from atmosphere.routing.intent import Constraints, Intent
 from protocols.call.errors import CallError, Code
@@ -343,7 +344,7 @@ def test_deciders_are_looked_up_when_the_table_has_changed() -> None:
 
 
 
-DOUBTED = Decision(ASK, THREE, somebody=0.2)
+DOUBTED = Decision(ASK, THREE, somebody=0.2, evidence=Evidence(fit=0.1, margin=0.0))
 NONE_FITS = Settled(THREE, "none", none=True)
 
 REFUSALS: dict[str, tuple[Settled, Decision, str, bool]] = {
@@ -351,6 +352,9 @@ REFUSALS: dict[str, tuple[Settled, Decision, str, bool]] = {
     "the model alone": (NONE_FITS, dataclasses.replace(DOUBTED, somebody=0.5), "knowledge/answer", False),
     "the model alone, and meaning had nothing to decide": (
         NONE_FITS, dataclasses.replace(DOUBTED, somebody=None), "tool/call", False
+    ),
+    "the model alone, and no card has a vector yet": (
+        NONE_FITS, dataclasses.replace(DOUBTED, somebody=0.0, evidence=None), "knowledge/answer", False
     ),
     "the router alone": (Settled(THREE, "it failed"), DOUBTED, "knowledge/answer", False),
     "a model that is not sure": (Settled(THREE, "0.7", none=False), DOUBTED, "knowledge/answer", False),

@@ -24,6 +24,7 @@ from atmosphere.env import SystemEnv
 from atmosphere.mesh.table import GradientTable
 from atmosphere.routing.arbiter import Arbiter, ArbiterSettings, Deciders, Mode
 from atmosphere.routing.intent import Constraints, Intent
+from atmosphere.routing.matching import card_texts, centroid
 from atmosphere.routing.router import Router
 from atmosphere.work.deciding import MeshDecisions
 from protocols.call.errors import CallError, Code
@@ -169,6 +170,46 @@ async def test_a_lying_model_changes_nothing(lie: str) -> None:
         await world.unharmed("one")
         await world.unharmed("another")
         assert world.arbiter.statistics().failed == 1
+
+
+def vectors(node: RealNode) -> None:
+    """Every card has its vector, as after the first seconds of a node."""
+    embedder = HashEmbedder()
+    for card_id, card in node.table.cards.items():
+        node.router.vectors.put(card_id, centroid(embedder.embed(card_texts(card))))
+
+
+async def test_a_model_that_says_none_whatever_it_is_asked_refuses_nobody() -> None:
+    """What it says could be true each time; a chat model can do more than its card says, and then it does."""
+    async with mesh() as world:
+        backend = Answers()
+        world.node.registries[ME].update(backend, await backend.discover())
+        vectors(world.node)
+        world.decider.prefers, world.decider.sure = "none", 0.99
+        for text in ("qwrtz", "recipes and how to cook", "hello"):
+            await world.unharmed(text)
+        assert world.questions() == world.arbiter.statistics().none == 3
+
+
+async def test_nobody_can_is_a_404_with_the_nearest_where_the_router_doubts_too() -> None:
+    decider = DecisionServer(prefers="none", sure=0.99)
+    async with running(decider) as run, real_node([], [BackendConfig(run.url)]) as (node, client):
+        backend = Answers()
+        node.registries[ME].update(backend, await backend.discover())
+        vectors(node)
+        ask = MeshDecisions(node.dispatcher, node.router, node.env)
+        settings = ArbiterSettings(Mode.ALWAYS, deadline_s=2.0)
+        node.router.arbiter = Arbiter(ask, Deciders(node.table), node.env.monotonic, settings)
+
+        async def chat(text: str) -> str:
+            messages: Any = [{"role": "user", "content": text}]
+            return (await client.chat.completions.create(model="auto", messages=messages)).model
+
+        with pytest.raises(openai.NotFoundError, match=r"nobody can do this.*nearest are knowledge/answer c"):
+            await chat("qwrtz")
+        assert await chat("answers about recipes and how to cook") == "cooking", "the matcher is sure that somebody can"
+        decider.hang = True
+        assert await chat("qwrtz again") in ("cooking", "cars"), "the matcher's doubt alone refuses nothing"
 
 
 @pytest.mark.parametrize("status", [400, 422, 429, 500, 503])
