@@ -16,6 +16,8 @@ from atmosphere.env import Env
 
 T = TypeVar("T")
 
+MEMORY = ":memory:"
+
 MIGRATIONS: tuple[str, ...] = (
     # 1: the first release
     """
@@ -79,6 +81,13 @@ MIGRATIONS: tuple[str, ...] = (
         good INTEGER NOT NULL, at REAL NOT NULL,
         PRIMARY KEY (space, card, vector)) STRICT;
     """,
+    # 5: vectors of cards, so that a restart embeds nothing again
+    """
+    CREATE TABLE vectors (
+        space TEXT NOT NULL, digest BLOB NOT NULL, -- of the texts that were embedded
+        at REAL NOT NULL,              -- when it was last of use, Unix seconds
+        body BLOB NOT NULL, PRIMARY KEY (space, digest)) STRICT, WITHOUT ROWID;
+    """,
 )
 
 
@@ -93,7 +102,7 @@ class Store:
         """Open or create the database at *path* (None: in memory) and bring its schema up to date."""
         self._env = env
         self._lock = threading.Lock()
-        self._where = str(path) if path else ":memory:"
+        self._where = str(path) if path else MEMORY
         try:
             self._connection = sqlite3.connect(self._where, check_same_thread=False, isolation_level=None)
             self._connection.execute("PRAGMA foreign_keys = ON")
@@ -116,6 +125,11 @@ class Store:
 
     def __repr__(self) -> str:
         return f"<Store {self._where}>"
+
+    @property
+    def lasting(self) -> bool:
+        """Whether what is written outlives the process."""
+        return self._where != MEMORY
 
     def _migrate(self) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()

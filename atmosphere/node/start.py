@@ -21,6 +21,7 @@ from atmosphere.mesh.service import Mesh
 from atmosphere.node.node import Node, Parts
 from atmosphere.node.serving import Serving
 from atmosphere.routing.arbiter import Arbiter, Deciders, settings_of
+from atmosphere.routing.kept import KeptVectors
 from atmosphere.routing.vectorizer import Vectorizer
 from atmosphere.store import Store
 from atmosphere.work.deciding import MeshDecisions
@@ -153,6 +154,7 @@ def _wire(node: Node, host: Host, dialer: Dialer, nursery: trio.Nursery) -> None
         env,
         want=lambda card_id: node.mesh.want_vector(card_id, node.router.vectors.space),
         give=node.mesh.give_vector,
+        kept=KeptVectors(node.store, env, node.embedder.space) if node.store.lasting else None,
     )
     node.client = CallClient(lambda peer: node.mesh.open_stream(peer, CALL))
     remote = MeshCalls(node.client, node.table, env)

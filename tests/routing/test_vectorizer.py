@@ -2,47 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import numpy as np
 import pytest
 import trio
 import trio.testing
+from numpy.typing import NDArray
 
 from atmosphere.capabilities.card import Card
 from atmosphere.capabilities.vector import CardVector
-from atmosphere.embedding import HashEmbedder
+from atmosphere.embedding import HashEmbedder, Vectors
 from atmosphere.env import FixedEnv
+from atmosphere.routing.kept import KeptVectors, digest_of
 from atmosphere.routing.matching import MAX_CONTRASTED, CardVectors, card_texts, centroid
 from atmosphere.routing.phrases import subject
 from atmosphere.routing.vectorizer import FETCH_GRACE_S, Vectorizer
+from atmosphere.store import Store
 
 MUSIC = Card("media/music", "Plays songs", examples=("play some jazz", "next song please"))
-KEY = bytes(32)
+COOKING = Card("knowledge/answer", "Recipes", topics=("soup", "bread"), examples=("how do I bake a cake",))
+KEY, OTHER_KEY = bytes(32), bytes([1]) * 32
 
 
 class World:
     """A vectorizer at work."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store | None = None) -> None:
         self.embedder = HashEmbedder()
         self.vectors = CardVectors(self.embedder.space.name)
         self.wanted: list[bytes] = []
         self.given: list[CardVector] = []
-        self.vectorizer = Vectorizer(self.vectors, self.embedder, FixedEnv(), self.wanted.append, self.given.append)
+        self.embedded: list[str] = []
+        self.embedder.embed = self.embed  # type: ignore[method-assign]
+        kept = None if store is None else KeptVectors(store, FixedEnv(), self.embedder.space)
+        self.vectorizer = Vectorizer(
+            self.vectors, self.embedder, FixedEnv(), self.wanted.append, self.given.append, kept
+        )
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        self.embedded += texts
+        return HashEmbedder().embed(texts)
 
     def sent(self, text: str) -> CardVector:
         """What another node sends of the card: the vector of *text*."""
         return CardVector.from_floats(KEY, self.vectors.space, self.embedder.embed([text])[0])
 
+    def parts(self, key: bytes = KEY) -> tuple[NDArray[np.int8], np.float32]:
+        return self.vectors._phrases[self.vectors.rows[key]]
+
     def phrases(self) -> int:
-        values, _ = self.vectors._phrases[self.vectors.rows[KEY]]
-        return len(values)
+        return len(self.parts()[0])
 
 
 @asynccontextmanager
-async def at_work() -> AsyncIterator[World]:
-    world = World()
+async def at_work(store: Store | None = None) -> AsyncIterator[World]:
+    world = World(store)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.vectorizer.run)
         yield world
@@ -113,3 +129,57 @@ async def test_vectors_of_another_space_or_size_are_not_taken(autojump_clock: tr
         world.vectorizer.fetched(CardVector(KEY, "other:384", sent.scale, sent.values))
         world.vectorizer.fetched(CardVector(KEY, sent.space, sent.scale, sent.values[:10]))
         assert KEY not in world.vectors
+
+
+async def test_after_a_restart_nothing_is_embedded_or_asked_for_again(autojump_clock: trio.testing.MockClock) -> None:
+    store = Store.memory(FixedEnv())
+    async with at_work(store) as before:
+        before.vectorizer.own_card(KEY, MUSIC)
+        before.vectorizer.card(OTHER_KEY, COOKING)
+        await trio.sleep(2 * FETCH_GRACE_S)
+        assert before.wanted == [OTHER_KEY]
+        assert sorted(before.embedded) == sorted(card_texts(MUSIC) + card_texts(COOKING))
+    async with at_work(store) as after:
+        after.vectorizer.card(KEY, MUSIC)
+        after.vectorizer.own_card(OTHER_KEY, COOKING)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (after.embedded, after.wanted) == ([], [])
+        assert after.given == before.given
+        for key, card in ((KEY, MUSIC), (OTHER_KEY, COOKING)):
+            vector, was = after.vectors.get(key), before.vectors.get(key)
+            assert vector is not None
+            assert was is not None
+            assert np.array_equal(vector, was)
+            (values, scale), (were, scaled) = after.parts(key), before.parts(key)
+            assert np.array_equal(values, were)
+            assert scale == pytest.approx(scaled, rel=1e-6)
+            assert len(values) == len(card_texts(card))
+
+
+async def test_what_is_computed_while_the_node_ends_is_kept_too(autojump_clock: trio.testing.MockClock) -> None:
+    store = Store.memory(FixedEnv())
+    async with at_work(store) as before:
+        before.vectorizer.own_card(KEY, MUSIC)
+        before.vectorizer.card(OTHER_KEY, COOKING)  # not due yet
+        await trio.testing.wait_all_tasks_blocked()
+        assert await KeptVectors(store, FixedEnv(), before.embedder.space).find([digest_of(MUSIC)]) == {}
+    async with at_work(store) as after:
+        after.vectorizer.own_card(KEY, MUSIC)
+        after.vectorizer.own_card(OTHER_KEY, COOKING)
+        await trio.testing.wait_all_tasks_blocked()
+        assert after.embedded == card_texts(COOKING)
+
+
+async def test_what_a_member_sent_is_never_kept(autojump_clock: trio.testing.MockClock) -> None:
+    store = Store.memory(FixedEnv())
+    async with at_work(store) as before:
+        before.vectorizer.card(KEY, MUSIC)
+        await trio.testing.wait_all_tasks_blocked()
+        before.vectorizer.fetched(before.sent("quarterly tax filing"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert KEY in before.vectors
+    async with at_work(store) as after:
+        after.vectorizer.card(KEY, MUSIC)
+        await trio.testing.wait_all_tasks_blocked()
+        assert KEY not in after.vectors
+        assert after.wanted == [KEY]
