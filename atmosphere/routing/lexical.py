@@ -48,7 +48,7 @@ class LexicalIndex:
         for word, count in times.items():
             posting = self._postings.get(word)
             if posting is None:
-                posting = self._postings[sys.intern(word)] = array("L"), array("H")
+                posting = self._postings[sys.intern(word)] = array("q"), array("H")
             posting[0].append(row)
             posting[1].append(min(count, MAX_TIMES))
 
@@ -85,13 +85,12 @@ class LexicalIndex:
         result = np.zeros(max(rows, len(self._lengths)), dtype=np.float32)
         if not self._total:
             return result[:rows]
-        short, mean = K1 * (1 - B), K1 * B * count / self._total
+        length = np.float32(K1 * (1 - B)) + np.float32(K1 * B * count / self._total) * self._lengths
         for word in words:
             posting = self._postings.get(word)
             if posting is None:
                 continue
-            found, times = np.frombuffer(posting[0], dtype=posting[0].typecode), np.frombuffer(posting[1], np.uint16)
-            rarity = self._rarity(len(found))
-            seen = times.astype(np.float32)
-            result[found] += np.float32(rarity * (K1 + 1)) * seen / (seen + short + mean * self._lengths[found])
+            found = np.frombuffer(posting[0], np.int64)  # numpy's own type of an index: others are copied, at each use
+            seen = np.frombuffer(posting[1], np.uint16).astype(np.float32)
+            result[found] += np.float32(self._rarity(len(found)) * (K1 + 1)) * seen / (seen + length[found])
         return result[:rows]
