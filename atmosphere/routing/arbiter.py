@@ -44,7 +44,6 @@ from atmosphere.routing.models import EMBED_TOOL
 from protocols.call.errors import CallError, Code
 
 SHORTLIST = 5            # cards in a question: the right one is among the router's first five far more often than not
-MARGIN = 0.03            # of the match, between the two best cards: less is a draw, where no probability is known
 RERANK_AT = 0.6          # the probability at which another card is put first; by chance a sixth
 NONE_AT = 0.8            # to say that nobody can, which costs the user more than a wrong card
 ASKING_MAX = 4           # questions under way: one node's intents must not occupy the mesh's decision models
@@ -200,24 +199,20 @@ class Arbiter:
         pause = max(0.0, self._until - self._monotonic())
         return ArbiterStatistics(self._asked, self._changed, self._none, self._failed, self._remembered, pause)
 
-    def wanted(self, intent: Intent, candidates: Sequence[Candidate], probability: float | None = None) -> bool:
+    def wanted(self, intent: Intent, candidates: Sequence[Candidate], probability: float) -> bool:
         """Whether *candidates*, ranked, are to be settled: cheap, so that the sure intents pay nothing.
 
         Chat models that differ in name and size only are no question of meaning: for them it takes ``always``.
-        *probability*: the router's own, that its first card is right; None: not known, then the margin decides.
+        *probability*: the router's own, that its first card is right.
         """
         mode = self.settings.mode
         if mode is Mode.OFF or not intent.text or intent.names_model or intent.tool in (DECIDE_TOOL, EMBED_TOOL):
             return False
         cards = _cards(candidates)
-        if not cards or (len(cards) == 1 and probability is None):
+        if not cards:
             return False
-        if mode is Mode.AMBIGUOUS:
-            if _alike(cards.values()):
-                return False
-            sure = margin(candidates) >= MARGIN if probability is None else probability >= self.settings.ask_below
-            if sure:
-                return False
+        if mode is Mode.AMBIGUOUS and (probability >= self.settings.ask_below or _alike(cards.values())):
+            return False
         return self._deciders()
 
     async def settle(
@@ -225,7 +220,7 @@ class Arbiter:
         intent: Intent,
         candidates: Sequence[Candidate],
         *,
-        probability: float | None = None,
+        probability: float,
         stay: bool = False,
         sizes: bool = False,
     ) -> Settled:
@@ -259,7 +254,7 @@ class Arbiter:
         else:
             self._remembered += 1
             asked = False
-        settled = self._apply(verdict, order, cards, probability or 0.0)
+        settled = self._apply(verdict, order, cards, probability)
         return replace(settled, asked=asked, elapsed_ms=(self._monotonic() - started) * 1000)
 
     async def _question(self, intent: Intent, cards: Mapping[bytes, Card], stay: bool, sizes: bool) -> _Verdict:
@@ -358,15 +353,6 @@ def nobody_can(settled: Settled, decision: Decision, types: Iterable[str]) -> bo
     """
     doubted = decision.evidence is not None and bool(decision.doubt)
     return settled.none and doubted and not decision.intent.level and CHAT_TYPE not in types
-
-
-def margin(candidates: Sequence[Candidate]) -> float:
-    """The lead of the best matching card over the next one, on the scale of the match; 1 with a single card."""
-    best: dict[bytes, float] = {}
-    for candidate in candidates:
-        best[candidate.card_id] = max(candidate.factors.get("match", 0.0), best.get(candidate.card_id, 0.0))
-    first, *rest = sorted(best.values(), reverse=True) or [1.0]
-    return first - rest[0] if rest else 1.0
 
 
 def question(text: str, cards: Mapping[bytes, Card], *, sizes: bool = False) -> dict[str, object]:

@@ -99,12 +99,11 @@ class Router:
         settled: Settled | None = None
         ranking = Ranking(considered, intent, matches, self.outcomes, self._standings, affinity, {"size": fitting.get})
         candidates = ranking.best(keep)
-        right = None if matches is None else matches.right
-        if matches is not None and self.arbiter is not None and self.arbiter.wanted(intent, candidates, right):
+        arbiter = self.arbiter
+        if matches is not None and arbiter is not None and arbiter.wanted(intent, candidates, matches.right):
             asked = [one for one in ranking.best_of_cards(SHORTLIST) if not matches.found_wrong(one.card_id)]
-            settled = await self.arbiter.settle(
-                intent, asked, probability=right, stay=self._stays(reachable.routes), sizes=bool(sized)
-            )
+            stay = self._stays(reachable.routes)
+            settled = await arbiter.settle(intent, asked, probability=matches.right, stay=stay, sizes=bool(sized))
             if settled.large is not None:
                 ranking.more["size"] = sized.factors(settled.large).get
             if settled.chosen is not None:
@@ -122,7 +121,7 @@ class Router:
             elapsed_ms=(self._env.monotonic() - started) * 1000,
             more=passed - len(candidates),
             second="" if settled is None else settled.reason,
-            right=right,
+            right=None if matches is None else matches.right,
             somebody=None if matches is None else matches.somebody,
             meant=matches.best[0].card if matches is not None and matches.best else b"",
             evidence=None if matches is None else matches.evidence,

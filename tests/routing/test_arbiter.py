@@ -27,7 +27,6 @@ from atmosphere.routing.arbiter import (
     Mode,
     Settled,
     describe,
-    margin,
     nobody_can,
     question,
 )
@@ -126,11 +125,9 @@ async def test_it_may_agree() -> None:
     assert settled.factor(IDS[1]) == pytest.approx((0.5 / 3) / 0.5)
 
 
-NOT_ASKED: dict[str, tuple[Intent, tuple[Candidate, ...], float | None, dict[str, Any]]] = {
+NOT_ASKED: dict[str, tuple[Intent, tuple[Candidate, ...], float, dict[str, Any]]] = {
     "it is off": (ASK, THREE, 0.1, {"mode": Mode.OFF}),
     "the router is sure": (ASK, THREE, 0.7, {}),
-    "the margin is wide": (ASK, (candidate(0, 0.7), candidate(1, 0.6)), None, {}),
-    "there is one card and nothing known": (ASK, (candidate(0), candidate(0, peer=THIRD)), None, {}),
     "there is nobody": (ASK, (), 0.1, {}),
     "a model was named": (dataclasses.replace(ASK, model="llama3"), THREE, 0.1, {"mode": Mode.ALWAYS}),
     "nothing was said": (dataclasses.replace(ASK, text=""), THREE, 0.1, {"mode": Mode.ALWAYS}),
@@ -158,8 +155,8 @@ async def test_nobody_is_asked_when_nobody_decides() -> None:
     assert not (await model.arbiter().settle(ASK, THREE, probability=0.1)).asked
 
 
-@pytest.mark.parametrize(("probability", "settings"), [(0.69, {}), (None, {}), (1.0, {"mode": Mode.ALWAYS})])
-async def test_it_is_asked_when_in_doubt_or_always(probability: float | None, settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("probability", "settings"), [(0.69, {}), (1.0, {"mode": Mode.ALWAYS})])
+async def test_it_is_asked_when_in_doubt_or_always(probability: float, settings: dict[str, Any]) -> None:
     model = Model()
     assert (await model.arbiter(**settings).settle(ASK, THREE, probability=probability)).asked
 
@@ -320,11 +317,6 @@ async def test_only_the_first_cards_are_asked_about() -> None:
     assert len(settled.order) == 14
     assert len(model.asked[0][1]["questions"]["which"]["criteria"]) == SHORTLIST + 1
     assert first(settled.order) == IDS[4]
-
-
-def test_the_margin_is_that_of_the_two_best_cards() -> None:
-    assert margin([]) == margin([candidate(0)]) == 1.0
-    assert margin([candidate(0, 0.7), candidate(0, 0.2, THIRD), candidate(1, 0.6)]) == pytest.approx(0.1)
 
 
 def test_deciders_are_looked_up_when_the_table_has_changed() -> None:
