@@ -161,8 +161,20 @@ def test_coverage_is_the_largest_share_at_that_precision_and_equals_go_together(
 
 async def test_the_cost_of_a_decision_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MiniLM, "load", HashEmbedder)
-    found = await decision.measure(60, 5)
+    found = await decision.measure(60, 5, runs=2)
     assert found.cards == 60
-    assert 0 < found.cached_p50_ms <= found.cached_p99_ms
-    assert 0 < found.uncached_p50_ms <= found.uncached_p99_ms
+    for times in (found.known, found.changed, found.new, found.named):
+        assert 0 < times.p50_ms <= times.p99_ms
     assert 1000 < found.bytes_per_card < 100_000
+
+
+@pytest.mark.parametrize(("p99", "met"), [(0.9, True), (1.0, True), (1.1, False)])
+def test_the_goals_of_a_decision_are_judged_by_its_p99(
+    p99: float, met: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow, times = decision.Times(50.0, 100.0, 1.0), decision.Times(0.1, p99, 0.1)
+    found = [decision.Figures(1000, known=times, changed=slow, new=slow, named=slow, bytes_per_card=1.0)]
+    assert [(goal["decision"], goal["goal_ms"], goal["met"]) for goal in decision.goals(found)] == [
+        ("known intent", 1.0, met), ("new text", 8.0, False)]
+    decision.show(found)
+    assert f"<= 1: {'met' if met else 'MISSED'}" in capsys.readouterr().out
