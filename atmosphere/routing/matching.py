@@ -38,8 +38,9 @@ Rows = npt.NDArray[np.intp]
 LEXICAL_WEIGHT = 0.005
 """Of a BM25 score: some 10 to 30 points, so words add 0.05 to 0.15 to a cosine."""
 CONTRAST_WEIGHT = 0.4
-SUBJECT_WEIGHT = 1.5
-"""Of the subject against one phrase: a description is worth a little more than a single example."""
+SUBJECT_WEIGHT = 2.0
+"""Of the subject against one phrase: a description is worth two examples. 3 is a little better where cards have
+descriptions and worse where they have names alone."""
 SHORTLIST = 8
 """Cards whose phrases are compared with each other; 16 or 24 chose no better, and cost more."""
 MAX_CONTRASTED = 12
