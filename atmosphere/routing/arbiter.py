@@ -11,15 +11,11 @@ Guarantees: an intent waits for at most ``deadline_s``; a model that failed is l
 time, so that a hanging one does not cost every intent the deadline; few questions are under way at a time; asking is
 never itself arbitrated (a question has no text to be matched, and its tool is refused here); the intent's conditions
 (``local_only``, labels, node ...) hold for the question as well, because it carries the intent's words.
-
-What cards say of themselves was written by other nodes: it is shortened, on one line, and can do no more than claim
-that its card fits.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,23 +23,15 @@ from enum import StrEnum
 from typing import Protocol
 
 from atmosphere.capabilities.card import Card
-from atmosphere.capabilities.decisions import (
-    DECIDE_TOOL,
-    DECIDE_TYPE,
-    Answer,
-    AnswerError,
-    Question,
-    read_answers,
-    read_questions,
-)
+from atmosphere.capabilities.decisions import DECIDE_TOOL, DECIDE_TYPE
 from atmosphere.config import RoutingConfig
 from atmosphere.mesh.table import GradientTable
 from atmosphere.routing.decision import Candidate, Decision
 from atmosphere.routing.intent import Intent
 from atmosphere.routing.models import EMBED_TOOL
+from atmosphere.routing.shortlist import MAX_TEXT, NONE, Verdict, believed, name, options, question, shortlist
 from protocols.call.errors import CallError, Code
 
-SHORTLIST = 5            # cards in a question: the right one is among the router's first five far more often than not
 RERANK_AT = 0.6          # the probability at which another card is put first; by chance a sixth
 NONE_AT = 0.8            # to say that nobody can, which costs the user more than a wrong card
 ASKING_MAX = 4           # questions under way: one node's intents must not occupy the mesh's decision models
@@ -53,26 +41,7 @@ BUSY_PAUSE_S = 1.0       # when everybody who decides is busy and does not say u
 UNLIKELY = 0.1           # the factor of a card that the model thinks next to nothing of: it may be mistaken
 VERDICTS_KEPT = 512
 VERDICT_S = 600.0        # an answer to the same words about the same cards holds this long
-MAX_TEXT = 2000          # characters of the intent
-MAX_DESCRIPTION = 240
-MAX_EXAMPLES = 3
-MAX_EXAMPLE = 80
 CHAT_TYPE = "llm/chat"
-NONE = "none"
-WHICH = "which"
-LARGE = "large"
-
-_INSTRUCTIONS = "Which of these capabilities should handle the request? Choose none if none of them can."
-_NONE_MEANS = "none of these capabilities can handle the request"
-_LARGE: Mapping[str, object] = {
-    "type": "noul",
-    "instructions": "Does a good answer to the request need a large, capable language model rather than a small one?",
-    "criteria": {
-        "true": "several steps of reasoning, expert knowledge, analysis, design, or long and careful writing or code",
-        "false": "small talk, a single fact, simple arithmetic, a short translation, correction or rewrite",
-    },
-}
-_SPACE = re.compile(r"[\s\x00-\x1f\x7f]+")
 
 
 class Mode(StrEnum):
@@ -148,13 +117,6 @@ class ArbiterStatistics:
     """How long the models are still left alone; 0: not at all."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    until: float
-    which: Answer | None
-    large: float | None
-
-
 class Deciders:
     """Whether anybody in the mesh decides now; looked up again only when the table has changed."""
 
@@ -185,7 +147,7 @@ class Arbiter:
         self._ask = ask
         self._deciders = deciders
         self._monotonic = monotonic
-        self._verdicts: OrderedDict[tuple[object, ...], _Verdict] = OrderedDict()
+        self._verdicts: OrderedDict[tuple[object, ...], tuple[Verdict, float]] = OrderedDict()
         self._asking = 0
         self._pause_s = 0.0
         self._until = 0.0
@@ -208,7 +170,7 @@ class Arbiter:
         mode = self.settings.mode
         if mode is Mode.OFF or not intent.text or intent.names_model or intent.tool in (DECIDE_TOOL, EMBED_TOOL):
             return False
-        cards = _cards(candidates)
+        cards = shortlist(candidates)
         if not cards:
             return False
         if mode is Mode.AMBIGUOUS and (probability >= self.settings.ask_below or _alike(cards.values())):
@@ -232,7 +194,7 @@ class Arbiter:
         order, started = tuple(candidates), self._monotonic()
         if not self.wanted(intent, candidates, probability):
             return Settled(order, "the router decided alone")
-        cards = _cards(candidates)
+        cards = shortlist(candidates)
         key = (intent.text[:MAX_TEXT], tuple(sorted(cards)), sizes)
         verdict = self._remember(key, started)
         if verdict is None:
@@ -257,10 +219,9 @@ class Arbiter:
         settled = self._apply(verdict, order, cards, probability)
         return replace(settled, asked=asked, elapsed_ms=(self._monotonic() - started) * 1000)
 
-    async def _question(self, intent: Intent, cards: Mapping[bytes, Card], stay: bool, sizes: bool) -> _Verdict:
+    async def _question(self, intent: Intent, cards: Mapping[bytes, Card], stay: bool, sizes: bool) -> Verdict:
         """Ask now. Raises CallError, also for an answer that cannot be believed."""
         body = question(intent.text, cards, sizes=sizes)
-        questions = read_questions(body)
         constraints = replace(
             intent.constraints,
             type=DECIDE_TYPE,
@@ -277,16 +238,16 @@ class Arbiter:
             data = await self._ask(asking, json.dumps(body).encode(), self.settings.deadline_s)
         finally:
             self._asking -= 1
-        return _believed(questions, data, self._monotonic() + VERDICT_S)
+        return believed(body, data)
 
     def _apply(
-        self, verdict: _Verdict, order: tuple[Candidate, ...], cards: Mapping[bytes, Card], own: float
+        self, verdict: Verdict, order: tuple[Candidate, ...], cards: Mapping[bytes, Card], own: float
     ) -> Settled:
         which = verdict.which
         if which is None:
             return Settled(order, "the decision model declined to choose", large=verdict.large)
-        names = _names(cards)
-        probabilities = {names[option]: p for option, p in which.probabilities.items() if option != NONE}
+        cards_of = options(cards)
+        probabilities = {cards_of[option]: p for option, p in which.probabilities.items() if option != NONE}
         sure = which.probabilities[which.choice]
         if which.choice == NONE:
             none = sure >= max(NONE_AT, own)
@@ -294,11 +255,11 @@ class Arbiter:
             reason = f"the decision model says that none of {len(cards)} cards fits, p = {sure:.2f}"
             return Settled(order, reason + ("" if none else ", which is not sure enough"), none=none,
                            probabilities=probabilities, large=verdict.large)
-        card = names[which.choice]
+        card = cards_of[which.choice]
         if card == order[0].card_id:
             return Settled(order, f"the decision model agrees, p = {sure:.2f}", chosen=card,
                            probabilities=probabilities, large=verdict.large)
-        what = f"the decision model chose {_name(cards[card])} instead, p = {sure:.2f}"
+        what = f"the decision model chose {name(cards[card])} instead, p = {sure:.2f}"
         if sure < max(RERANK_AT, own):
             return Settled(order, f"{what}, which is not sure enough", probabilities=probabilities, large=verdict.large)
         self._changed += 1
@@ -328,15 +289,18 @@ class Arbiter:
     def _good(self) -> None:
         self._failing, self._pause_s, self._until = False, 0.0, 0.0
 
-    def _remember(self, key: tuple[object, ...], now: float) -> _Verdict | None:
+    def _remember(self, key: tuple[object, ...], now: float) -> Verdict | None:
         found = self._verdicts.get(key)
-        if found is not None and found.until <= now:
+        if found is None:
+            return None
+        verdict, until = found
+        if until <= now:
             del self._verdicts[key]
             return None
-        return found
+        return verdict
 
-    def _keep(self, key: tuple[object, ...], verdict: _Verdict) -> None:
-        self._verdicts[key] = verdict
+    def _keep(self, key: tuple[object, ...], verdict: Verdict) -> None:
+        self._verdicts[key] = verdict, self._monotonic() + VERDICT_S
         if len(self._verdicts) > VERDICTS_KEPT:
             self._verdicts.popitem(last=False)
 
@@ -355,61 +319,8 @@ def nobody_can(settled: Settled, decision: Decision, types: Iterable[str]) -> bo
     return settled.none and doubted and not decision.intent.level and CHAT_TYPE not in types
 
 
-def question(text: str, cards: Mapping[bytes, Card], *, sizes: bool = False) -> dict[str, object]:
-    """The body of the request. Options are in the order of the cards' ids: the router's own order is no hint."""
-    criteria: dict[str, str] = {name: describe(cards[card]) for name, card in _names(cards).items()}
-    criteria[NONE] = _NONE_MEANS
-    which = {"type": "choice", "instructions": _INSTRUCTIONS, "criteria": criteria}
-    questions = {WHICH: which, LARGE: dict(_LARGE)} if sizes else {WHICH: which}
-    return {"state": {"request": text[:MAX_TEXT]}, "questions": questions}
-
-
-def describe(card: Card) -> str:
-    """A card in one short line."""
-    parts = [f"{_name(card)}: {_line(card.description, MAX_DESCRIPTION)}"]
-    if card.topics:
-        parts.append("about " + _line(", ".join(card.topics), MAX_DESCRIPTION))
-    if card.examples:
-        parts.append("for example " + " | ".join(_line(text, MAX_EXAMPLE) for text in card.examples[:MAX_EXAMPLES]))
-    return "; ".join(parts)
-
-
-def _name(card: Card) -> str:
-    return _line(f"{card.type} {card.model}".strip(), MAX_EXAMPLE)
-
-
-def _line(text: str, limit: int) -> str:
-    text = _SPACE.sub(" ", text[: 4 * limit]).strip()
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _cards(candidates: Sequence[Candidate]) -> dict[bytes, Card]:
-    """The first cards of a ranking."""
-    found: dict[bytes, Card] = {}
-    for candidate in candidates:
-        if candidate.card_id not in found:
-            if len(found) == SHORTLIST:
-                break
-            found[candidate.card_id] = candidate.card
-    return found
-
-
 def _alike(cards: Collection[Card]) -> bool:
     """Whether they are chat models that say the same of themselves, apart from their names."""
     return len({(card.type, card.examples, card.topics) for card in cards}) == 1 and all(
         card.type == CHAT_TYPE for card in cards
     )
-
-
-def _names(cards: Mapping[bytes, Card]) -> dict[str, bytes]:
-    return {f"c{number}": card for number, card in enumerate(sorted(cards), 1)}
-
-
-def _believed(questions: tuple[Question, ...], data: bytes, until: float) -> _Verdict:
-    """Adapters check answers too, but the adapter may be another node's."""
-    try:
-        answers = read_answers(questions, data)
-    except AnswerError as error:
-        raise CallError(Code.BACKEND, f"the decision model's answer cannot be believed: {error}") from None
-    large = answers.get(LARGE)
-    return _Verdict(until, answers.get(WHICH), None if large is None else large.yes)

@@ -14,7 +14,7 @@ from atmosphere.embedding import Embedder
 from atmosphere.env import Env
 from atmosphere.mesh.table import GradientTable, Route
 from atmosphere.routing.affinity import Affinity
-from atmosphere.routing.arbiter import SHORTLIST, Arbiter, Settled, nobody_can
+from atmosphere.routing.arbiter import Arbiter, Settled, nobody_can
 from atmosphere.routing.decision import Decision, DecisionLog, Refused
 from atmosphere.routing.filters import FILTERS, FREE, Asker, Policy, Sieve, of_type
 from atmosphere.routing.intent import Intent
@@ -32,6 +32,7 @@ from atmosphere.routing.outcomes import Outcomes
 from atmosphere.routing.ranking import Ranking
 from atmosphere.routing.reach import Reach
 from atmosphere.routing.scoring import Standings
+from atmosphere.routing.shortlist import SHORTLIST
 from atmosphere.routing.triage import Sizes, Triage, size_of
 from transports.peer_id import PeerId
 

@@ -17,7 +17,6 @@ from atmosphere.routing.arbiter import (
     ASKING_MAX,
     FIRST_PAUSE_S,
     MAX_PAUSE_S,
-    SHORTLIST,
     UNLIKELY,
     VERDICT_S,
     VERDICTS_KEPT,
@@ -26,13 +25,12 @@ from atmosphere.routing.arbiter import (
     Deciders,
     Mode,
     Settled,
-    describe,
     nobody_can,
-    question,
 )
 from atmosphere.routing.calibration import Evidence
 from atmosphere.routing.decision import Candidate, Decision
 from atmosphere.routing.intent import Constraints, Intent
+from atmosphere.routing.shortlist import SHORTLIST, describe, question
 from protocols.call.errors import CallError, Code
 from tests.backends.decision_server import LIES
 from tests.mesh.people import ME, OTHER, THIRD

@@ -14,11 +14,12 @@ from atmosphere.capabilities.offer import Offer, OfferEntry
 from atmosphere.embedding import Embedder, HashEmbedder, MiniLM
 from atmosphere.env import FixedEnv
 from atmosphere.mesh.table import GradientTable, Path
-from atmosphere.routing.arbiter import SHORTLIST, Arbiter, ArbiterSettings, Mode
+from atmosphere.routing.arbiter import Arbiter, ArbiterSettings, Mode
 from atmosphere.routing.filters import FREE, Policy
 from atmosphere.routing.intent import Constraints, Intent, Prefer
 from atmosphere.routing.matching import card_texts, centroid
 from atmosphere.routing.router import Router
+from atmosphere.routing.shortlist import SHORTLIST
 from protocols.beacons import Beacon
 from protocols.call.errors import CallError, Code
 from tests.mesh.people import ME, OTHER, THIRD, membership_of
