@@ -121,10 +121,11 @@ class Learnt:
         return found.fetchone() or (0.0, 0.0)
 
     def _read_lessons(self, connection: sqlite3.Connection) -> list[tuple[bytes, bytes, bytes, int, float]]:
-        return connection.execute(
-            "SELECT peer, card, vector, good, at FROM lessons WHERE space = ? AND at >= ? ORDER BY at LIMIT ?",
+        found = connection.execute(
+            "SELECT peer, card, vector, good, at FROM lessons WHERE space = ? AND at >= ? ORDER BY at DESC LIMIT ?",
             (self._vectors.space, self._env.now() - KEPT_S, LESSONS),
         ).fetchall()
+        return found[::-1]
 
 
 def _read(connection: sqlite3.Connection) -> list[Row]:
