@@ -120,7 +120,7 @@ async def test_a_vector_that_is_not_what_the_card_says_is_replaced_and_counted(
         query = world.embedder.embed(["play a song"])[0]
         vector = world.vectors.get(KEY)
         assert vector is not None
-        assert vector @ query > 0.3
+        assert vector @ query > 0.2
 
 
 async def test_vectors_of_another_space_or_size_are_not_taken(autojump_clock: trio.testing.MockClock) -> None:
