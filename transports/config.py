@@ -15,6 +15,16 @@ class HostConfig:
     max_connections: int = 512
     """Per node. One costs about 60 kB and two tasks; the mesh degree is 6, the rest are calls in flight."""
 
+    high_water: int = 96
+    """Members' connections beyond which idle ones are let go; kubo's figure. Gossip uses 12 at most, a burst of calls
+    finds most of its peers connected."""
+
+    low_water: int = 64
+    """How many are left then: far enough below that a node does not let go of one for each that comes."""
+
+    grace: float = 10.0
+    """Seconds that a new connection is kept for sure: a node that joins has found other neighbours in two."""
+
     max_connections_per_peer: int = 3
     """Both sides may dial at once, over two transports; more is a leak or an attack. The oldest goes."""
 

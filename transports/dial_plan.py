@@ -34,6 +34,10 @@ class BackOff:
 GIVE_UP_AFTER = 12
 """Failures in a row after which a peer that is not wanted forever is forgotten: with the default back-off 6 minutes."""
 
+REVISIT_EVERY = 600.0
+"""Seconds until a peer that has let go of us, and is wanted forever, is dialled again, less up to half of them by
+chance: two halves of a mesh that have forgotten each other meet through the nodes that their owners named."""
+
 KNOCK_EVERY = 2.0
 """Seconds between dials out of turn while this node is cut off: a network that is whole again is noticed in about this
 time, however long it was parted and however far the back-off has grown, for half a packet per second."""
@@ -52,6 +56,8 @@ class _Entry:
     due: float
     failures: int = 0
     connected: bool = False
+    released: bool = False
+    """It had too many connections and let go of ours, or the other way round."""
     dialling: bool = False
     last_error: str = ""
     tried: float = -math.inf
@@ -138,7 +144,7 @@ class DialPlan:
                 if other.silent and other.kept:
                     other.due = min(other.due, now)
         entry.connected = True
-        entry.silent = False
+        entry.silent = entry.released = False
         entry.failures = 0
         entry.last_error = ""
         if not entry.dialling:
@@ -149,6 +155,23 @@ class DialPlan:
         if entry is not None:
             entry.connected = False
             entry.due = now + self._back_off.delay(0, draw)
+
+    def on_released(self, peer: PeerId, now: float, draw: float) -> None:
+        """The connection to *peer* was let go for want of room. Only who is wanted forever is dialled again, later."""
+        entry = self._entries.get(peer)
+        if entry is not None and not entry.forever:
+            del self._entries[peer]
+        elif entry is not None:
+            entry.connected = False
+            entry.released = True
+            entry.due = now + REVISIT_EVERY * (1 - self._back_off.jitter * draw)
+
+    def revisit(self, now: float) -> None:
+        """Dial at once whoever had let go of us: this node has nobody else."""
+        for entry in self._entries.values():
+            if entry.released:
+                entry.released = False
+                entry.due = now
 
     def on_failed(self, peer: PeerId, reason: str, now: float, draw: float, *, refused: bool = False) -> None:
         """A dial failed. A peer that is not wanted forever is forgotten after GIVE_UP_AFTER of them in a row."""
@@ -204,8 +227,8 @@ class DialPlan:
 
     @property
     def beginning(self) -> int:
-        """Peers that are not connected and have not failed yet."""
-        return sum(1 for entry in self._entries.values() if not entry.connected and not entry.failures)
+        """Peers that are not connected, and have neither failed nor let go of us."""
+        return sum(not (entry.connected or entry.failures or entry.released) for entry in self._entries.values())
 
     def next_due(self) -> float | None:
         """When the next ordinary dial is due; None when nothing waits."""

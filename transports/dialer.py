@@ -34,7 +34,10 @@ class DialHost(Protocol):
     def connections(self) -> Mapping[PeerId, object]: ...
 
     def add_listener(
-        self, on_connected: Callable[[PeerId], None], on_disconnected: Callable[[PeerId], None]
+        self,
+        on_connected: Callable[[PeerId], None],
+        on_disconnected: Callable[[PeerId], None],
+        on_released: Callable[[PeerId], None],
     ) -> None: ...
 
 
@@ -59,7 +62,7 @@ class Dialer:
         self._changed = trio.Event()
         self._dialling = 0
         self._hurrying = 0
-        host.add_listener(self._on_connected, self._on_disconnected)
+        host.add_listener(self._on_connected, self._on_disconnected, self._on_released)
 
     def __repr__(self) -> str:
         return f"<Dialer {self._plan!r}, dialling {self._dialling}, in a hurry {self._hurrying}>"
@@ -131,6 +134,15 @@ class Dialer:
 
     def _on_disconnected(self, peer: PeerId) -> None:
         self._plan.on_lost(peer, trio.current_time(), self._jitter())
+        self._look_for_others()
+
+    def _on_released(self, peer: PeerId) -> None:
+        self._plan.on_released(peer, trio.current_time(), self._jitter())
+        self._look_for_others()
+
+    def _look_for_others(self) -> None:
+        if not self._host.connections():
+            self._plan.revisit(trio.current_time())
         self._wake()
 
     def _wake(self) -> None:

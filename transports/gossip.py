@@ -133,6 +133,10 @@ class Gossip:
         """Those of them that messages on *topic* are sent to as they come."""
         return frozenset(peer_of(peer) for peer in self._pubsub.router.mesh.get(topic, ()))
 
+    def is_grafted(self, peer: PeerId) -> bool:
+        """Whether messages on any topic are sent to *peer* as they come."""
+        return any(ID(peer.raw) in peers for peers in self._pubsub.router.mesh.values())
+
     def standing(self, peer: PeerId) -> Standing:
         """What follows from what *peer* has lately done here."""
         return self._pubsub.scores.standing(ID(peer.raw), trio.current_time())

@@ -38,7 +38,7 @@ from transports.interfaces import expand
 from transports.libp2p import multistream
 from transports.libp2p.connection import Connection
 from transports.libp2p.gossipsub import make_router
-from transports.libp2p.host import LibraryHost, open_negotiated
+from transports.libp2p.host import LibraryHost, open_negotiated, stands
 from transports.libp2p.muxed_stream import MuxedStream
 from transports.libp2p.noise import NoiseTransport
 from transports.libp2p.pubsub import Pubsub, peer_of
@@ -46,6 +46,7 @@ from transports.libp2p.stream import Libp2pStream
 from transports.libp2p.swarm import Swarm
 from transports.libp2p.tcp import Tcp
 from transports.libp2p.tls import make_tls
+from transports.libp2p.trim import trim
 from transports.libp2p.upgrader import Upgrader
 from transports.libp2p.version import require_checked_version
 from transports.libp2p.websocket import WebSocket
@@ -101,13 +102,14 @@ class _Handler:
 class _Listener:
     on_connected: Callable[[PeerId], None]
     on_disconnected: Callable[[PeerId], None]
+    on_released: Callable[[PeerId], None]
 
 
 class Host:
     """A running host; made by :func:`open_host`.
 
     Connection events: listeners hear ``on_connected`` when a peer's first connection is usable and
-    ``on_disconnected`` when its last one has ended, exactly once each and in this order.
+    ``on_disconnected`` (or ``on_released``) when its last one has ended, exactly once each and in this order.
     Containment: an exception in a stream handler is logged and resets its stream, an exception in a listener is logged.
     """
 
@@ -183,6 +185,7 @@ class Host:
             self._refused["stream without a protocol"] += 1
             await stream.reset()
             return
+        stream.standing = stands(protocol)
         await self._handlers[protocol].run(connection, stream)
 
     async def open_stream(self, peer: PeerId, protocol: str) -> Stream:
@@ -190,15 +193,19 @@ class Host:
 
         Raises PeerUnreachable. A cancel leaves nothing behind.
         """
-        if not self._connections_to(peer):
-            await self.connect(peer, ())
         reason = "the connection was lost meanwhile"
-        for connection in reversed(self._connections_to(peer)):
-            try:
-                muxed, _ = await open_negotiated(connection, [protocol], self.config.negotiation_timeout)
-                return Libp2pStream(peer, muxed)
-            except (StreamFailure, MuxedStreamError) as error:
-                reason = str(error)
+        for _ in range(2):
+            if not self._connections_to(peer):
+                await self.connect(peer, ())
+            tried = self._connections_to(peer)
+            for connection in reversed(tried):
+                try:
+                    muxed, _ = await open_negotiated(connection, [protocol], self.config.negotiation_timeout)
+                    return Libp2pStream(peer, muxed)
+                except (StreamFailure, MuxedStreamError) as error:
+                    reason = str(error)
+            if not (tried and tried[-1].released):  # it was found idle while our proposal was under way: once more
+                break
         raise PeerUnreachable(f"no stream of {protocol} to {peer}: {reason}")
 
     async def ping(self, peer: PeerId) -> float:
@@ -271,24 +278,31 @@ class Host:
         return ID(peer.raw) in self._swarm.connections
 
     def add_listener(
-        self, on_connected: Callable[[PeerId], None], on_disconnected: Callable[[PeerId], None]
+        self,
+        on_connected: Callable[[PeerId], None],
+        on_disconnected: Callable[[PeerId], None],
+        on_released: Callable[[PeerId], None] | None = None,
     ) -> None:
-        """Call these synchronously on a peer's first connection and after its last. They must not wait."""
-        self._listeners.append(_Listener(on_connected, on_disconnected))
+        """Call these synchronously on a peer's first connection and after its last. They must not wait.
+
+        *on_released* is called instead of *on_disconnected* where one side let go of an idle connection, having too
+        many; that says nothing about either's health.
+        """
+        self._listeners.append(_Listener(on_connected, on_disconnected, on_released or on_disconnected))
 
     def first_connection(self, peer: PeerId) -> None:
         """Called by the swarm."""
         for listener in self._listeners:
             self._tell(listener.on_connected, peer)
 
-    def last_connection_lost(self, peer: PeerId) -> None:
+    def last_connection_lost(self, peer: PeerId, *, released: bool) -> None:
         """Called by the swarm."""
         self._pinger.forget(peer)
         self.gossip.remove_peer(peer)
         if peer not in self._admitted and self._swarm.peerstore.has_peer(ID(peer.raw)):
             self._swarm.peerstore.clear_peerdata(ID(peer.raw))  # strangers must not fill our memory one by one
         for listener in self._listeners:
-            self._tell(listener.on_disconnected, peer)
+            self._tell(listener.on_released if released else listener.on_disconnected, peer)
 
     def _tell(self, callback: Callable[[PeerId], None], peer: PeerId) -> None:
         try:
@@ -331,6 +345,9 @@ class Host:
 
     def is_admitted(self, peer: PeerId) -> bool:
         return peer in self._admitted
+
+    def _members(self) -> list[Connection]:
+        return [connection for connection in self._swarm.all_connections() if connection.peer in self._admitted]
 
     def statistics(self) -> HostStatistics:
         connections = self._swarm.all_connections()
@@ -418,6 +435,7 @@ async def _running(
         host.gossip = Gossip(pubsub, nursery, config.gossip_max_message)
         swarm.begin(nursery)
         nursery.start_soon(router.heartbeat)
+        nursery.start_soon(trim, host._members, config, host.gossip.is_grafted, nursery)
         try:
             await swarm.listen(*(Multiaddr(parse(text).transport) for text in config.listen))
             yield host

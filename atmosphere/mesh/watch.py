@@ -111,7 +111,7 @@ class Watch:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch the neighbours until cancelled."""
         self._host.handle(PROTOCOL, self._witness.serve)
-        self._host.add_listener(lambda peer: None, self._disconnected)
+        self._host.add_listener(lambda peer: None, self._disconnected, self.left)
         async with trio.open_nursery() as self._nursery:
             task_status.started()
             try:
@@ -179,7 +179,8 @@ class Watch:
             del self._accused[next(iter(self._accused))]
 
     def left(self, peer: PeerId) -> None:
-        """*peer* said goodbye, or is put out: its end says nothing about its health."""
+        """*peer* said goodbye, is put out, or one side let go of an idle connection: its end says nothing about its
+        health."""
         self.detector.unwatch(peer, self._env.monotonic())
 
     def forget(self, peer: PeerId) -> None:

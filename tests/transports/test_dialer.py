@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from transports.dial_plan import GIVE_UP_AFTER, MAX_WANTED, BackOff, DialPlan
+from transports.dial_plan import GIVE_UP_AFTER, MAX_WANTED, REVISIT_EVERY, BackOff, DialPlan
 from transports.dialer import HURRY_TIMEOUT, MAX_HURRIED_DIALS, MAX_PARALLEL_DIALS, Dialer
 from transports.errors import PeerUnreachable
 from transports.peer_id import PeerId
@@ -191,8 +191,13 @@ class FakeHost:
         self.dialling = self.most = 0
         self._connected: dict[PeerId, None] = {}
 
-    def add_listener(self, on_connected: Callable[[PeerId], None], on_disconnected: Callable[[PeerId], None]) -> None:
-        self.on_connected, self.on_disconnected = on_connected, on_disconnected
+    def add_listener(
+        self,
+        on_connected: Callable[[PeerId], None],
+        on_disconnected: Callable[[PeerId], None],
+        on_released: Callable[[PeerId], None],
+    ) -> None:
+        self.on_connected, self.on_disconnected, self.on_released = on_connected, on_disconnected, on_released
 
     def connections(self) -> Mapping[PeerId, None]:
         return self._connected
@@ -209,9 +214,9 @@ class FakeHost:
         self._connected[peer_id] = None
         self.on_connected(peer_id)
 
-    def lose(self, peer_id: PeerId) -> None:
+    def lose(self, peer_id: PeerId, *, released: bool = False) -> None:
         del self._connected[peer_id]
-        self.on_disconnected(peer_id)
+        (self.on_released if released else self.on_disconnected)(peer_id)
 
 
 async def test_the_dialer_redials_with_growing_waits(autojump_clock: trio.abc.Clock) -> None:
@@ -286,6 +291,32 @@ async def test_a_dial_in_a_hurry_waits_for_nobody_and_its_failure_is_told(autoju
         assert all(refused for _, _, refused in told)
         await trio.sleep(2)
         assert set(dialer.statistics()) == {peer(n) for n in range(1, MAX_PARALLEL_DIALS + 1)}
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_lets_go_of_us_is_left_in_peace_until_it_is_needed(autojump_clock: trio.abc.Clock) -> None:
+    host = FakeHost()
+    host.up = {peer(1), peer(2), peer(3)}
+    dialer = Dialer(host, jitter=lambda: 0.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dialer.run)
+        dialer.want(peer(1), ("/a",), forever=True)
+        dialer.want(peer(2), ("/b",), forever=True)
+        dialer.want(peer(3), ("/c",), forever=False)
+        await trio.sleep(2)
+        host.lose(peer(1), released=True)
+        host.lose(peer(3), released=True)
+        released = trio.current_time()
+        assert dialer.beginning == 0
+        await trio.sleep(REVISIT_EVERY - 1)
+        assert len(host.attempts) == 3
+        await trio.sleep(2.5)
+        assert [(at - released, to) for at, to in host.attempts[3:]] == [(REVISIT_EVERY, peer(1))]
+        assert set(dialer.statistics()) == {peer(1), peer(2)}
+        host.lose(peer(1), released=True)
+        host.lose(peer(2), released=True)  # nobody is left: both are dialled at once
+        await trio.sleep(1.5)
+        assert set(host.connections()) == {peer(1), peer(2)}
         nursery.cancel_scope.cancel()
 
 

@@ -250,6 +250,16 @@ async def test_what_breaks_the_protocol_ends_the_connection(
             await mux.open_stream()
 
 
+@pytest.mark.parametrize(("code", "released"), [(0, False), (1, False), (0x1005, True), (0x1006, False)])
+async def test_a_connection_that_was_let_go_of_is_told_from_one_that_ended(
+    code: int, released: bool, autojump_clock: trio.abc.Clock
+) -> None:
+    async with muxer() as (mux, peer):
+        peer.feed(GO_AWAY, 0, 0, code)
+        await mux.event_closed.wait()
+        assert mux.released is released
+
+
 async def test_frames_for_unknown_streams_are_dropped(autojump_clock: trio.abc.Clock) -> None:
     async with muxer() as (mux, peer):
         peer.feed(DATA, 0, 41, 3, b"abc")

@@ -69,6 +69,16 @@ class Connection(SwarmConn):
         """When the peer last proved that it is there: Trio time of the last authentic bytes, or of the handshake."""
         return max(self.opened_at, self.muxed_conn.heard_at)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is carried now but what stands as long as the connection."""
+        return all(stream.standing for stream in self.muxed_conn.streams.values())
+
+    @property
+    def released(self) -> bool:
+        """Whether it has ended by :meth:`release` on either side."""
+        return self.muxed_conn.released
+
     def _begin(self, stream: MuxedStream) -> None:
         """Serve a stream that the peer has opened."""
         if len(self._served) >= MAX_SERVED:
@@ -116,6 +126,11 @@ class Connection(SwarmConn):
     def get_transport_addresses(self) -> list[Multiaddr]:
         """The library's answer falls back to the peerstore and logs a warning where that knows nothing."""
         return [Multiaddr(self.remote_address)]
+
+    async def release(self) -> None:
+        """Close, and say that this is for want of room alone."""
+        self.muxed_conn.released = True
+        await self.close()
 
     async def close(self) -> None:
         """Close once; a second call returns at once. The swarm has forgotten us before the first wait."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+STANDING = ("/meshsub/", "/ipfs/ping/")
+
 
 class LibraryHost(BasicHost):
     """What the library's own protocols (identify, pubsub) see of the node.
@@ -83,6 +85,11 @@ class LibraryHost(BasicHost):
             logger.debug("identify with %s failed: %r", peer_id, error)
 
 
+def stands(protocol: str) -> bool:
+    """Whether a stream of *protocol* is there for the connection itself, and lasts as long as that may."""
+    return protocol.startswith(STANDING)
+
+
 async def open_negotiated(connection: Connection, protocols: Sequence[str], timeout: float) -> tuple[MuxedStream, str]:
     """Open a stream on *connection* and agree on one of *protocols*.
 
@@ -91,7 +98,9 @@ async def open_negotiated(connection: Connection, protocols: Sequence[str], time
     stream = await connection.muxed_conn.open_stream()
     try:
         with trio.fail_after(timeout):
-            return stream, await multistream.propose(stream, protocols)
+            protocol = await multistream.propose(stream, protocols)
+        stream.standing = stands(protocol)
+        return stream, protocol
     except multistream.NegotiationError as error:
         await stream.reset()
         raise StreamFailure(str(error)) from error

@@ -46,6 +46,8 @@ class MuxedStream(IMuxedStream):
         self.fin_received = False
         self.fin_sent = False
         self.reset_reason: str | None = None
+        self.standing = False
+        """Whether it serves the connection itself, as gossip and pings do, and does not keep it from being idle."""
         self._buffer = bytearray()
         self._consumer: Callable[[bytes], None] | None = None
         self._changed: trio.Event | None = None

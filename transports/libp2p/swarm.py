@@ -52,8 +52,8 @@ class Policy(Protocol):
     def first_connection(self, peer: PeerId) -> None:
         """*peer* has its first connection now."""
 
-    def last_connection_lost(self, peer: PeerId) -> None:
-        """*peer* has no connection any more."""
+    def last_connection_lost(self, peer: PeerId, *, released: bool) -> None:
+        """*peer* has no connection any more. *released*: one side had too many, and let go of this one."""
 
     async def serve_stream(self, connection: Connection, stream: MuxedStream) -> None:
         """Negotiate and handle an inbound stream."""
@@ -260,7 +260,7 @@ class Swarm(LibrarySwarm):
             self.connections[connection.muxed_conn.peer_id] = left
         else:
             del self.connections[connection.muxed_conn.peer_id]
-            self.policy.last_connection_lost(connection.peer)
+            self.policy.last_connection_lost(connection.peer, released=connection.released)
 
     async def close_peer(self, peer_id: ID) -> None:
         """Close the connections that exist now (bug G); later ones are not touched."""

@@ -35,10 +35,12 @@ from transports.libp2p.yamux_frames import (
     ACK,
     DATA,
     FIN,
+    GARBAGE_COLLECTED,
     GO_AWAY,
     HEADER,
     HEADER_SIZE,
     MAX_WINDOW,
+    NORMAL_TERMINATION,
     PING,
     RST,
     SYN,
@@ -77,6 +79,8 @@ class Yamux(IMuxedConn):
     """How many bytes may have come by now; beyond it the connection ends."""
     stream_limit: float = math.inf
     """How many streams the peer may have opened by now, in the same way."""
+    released = False
+    """Whether the connection has ended because one side had too many and this one was idle."""
     on_stream: Callable[[MuxedStream], None]
     """Called with each stream that the peer opens, in the step in which it comes. Set by the connection."""
 
@@ -198,7 +202,8 @@ class Yamux(IMuxedConn):
                     if flags & SYN:
                         self.queue(PING, ACK, 0, length)
                 else:
-                    raise ConnectionClosedError(f"the peer went away (code {length})")
+                    self.released = length == GARBAGE_COLLECTED
+                    raise ConnectionClosedError(f"the peer went away (code {length:#x})")
             buffer = buffer[offset:]
 
     def _on_stream_frame(self, kind: int, flags: int, stream_id: int, length: int, payload: bytes) -> None:
@@ -314,7 +319,7 @@ class Yamux(IMuxedConn):
     async def close(self, reason: str = "closed on this side") -> None:
         """Say goodbye and end the connection: what was written before leaves first, for at most FLUSH_TIMEOUT."""
         if self.close_reason is None and self.event_started.is_set():
-            self.queue(GO_AWAY, 0, 0, 0)
+            self.queue(GO_AWAY, 0, 0, GARBAGE_COLLECTED if self.released else NORMAL_TERMINATION)
             with trio.move_on_after(FLUSH_TIMEOUT) as grace:
                 grace.shield = True
                 while self.outbox_size and self.close_reason is None:

@@ -11,6 +11,11 @@ HEADER_SIZE = HEADER.size
 DATA, WINDOW_UPDATE, PING, GO_AWAY = range(4)
 SYN, ACK, FIN, RST = 1, 2, 4, 8
 
+NORMAL_TERMINATION = 0
+GARBAGE_COLLECTED = 0x1005
+"""What a GO_AWAY says of the end of the connection. The second is libp2p's connection error code for one that was idle
+while there were many (go-libp2p core/network, ConnGarbageCollected): nobody has failed and nobody is going."""
+
 INITIAL_WINDOW = 256 * 1024
 """Bytes that either side may send before the first window update; fixed by the specification."""
 
