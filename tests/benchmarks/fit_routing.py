@@ -31,7 +31,7 @@ from atmosphere.embedding import Embedder, MiniLM
 from atmosphere.routing import matching
 from atmosphere.routing.calibration import Evidence
 from tests.benchmarks import routing
-from tests.benchmarks.routing import Capability, Floats, Query, Vectors
+from tests.benchmarks.routing import Capability, FileError, Floats, Query, Vectors
 
 DATA = Path(__file__).parent / "data" / "routing"
 SHOTS = (0, 5, 10)
@@ -84,7 +84,7 @@ class Asked:
     """Whether it was the best one."""
 
 
-def read(folder: Path = DATA) -> tuple[list[Capability], list[Query], dict[str, str]]:
+def read(folder: Path) -> tuple[list[Capability], list[Query], dict[str, str]]:
     """The capabilities, the queries, and the domain of each capability and of queries that no capability is for."""
     notes: list[str] = []
     capabilities = routing.read_capabilities(str(folder / "caps.jsonl"), notes)
@@ -92,7 +92,7 @@ def read(folder: Path = DATA) -> tuple[list[Capability], list[Query], dict[str, 
     domains = {}
     for name, key in (("caps.jsonl", "id"), ("queries.jsonl", "q")):
         for _, row in routing.read_lines(str(folder / name)):
-            domains[row[key]] = row.get("domain", "")
+            domains[str(row.get(key))] = str(row.get("domain", ""))
     return capabilities, queries, domains
 
 
@@ -144,9 +144,9 @@ def cross_validated(features: Floats, truth: Bools, weights: Floats, domains: np
     return result
 
 
-def probabilities(embedder: Embedder) -> None:
+def probabilities(embedder: Embedder, folder: Path) -> None:
     """Fit and print the constants of the probabilities, and how good they are."""
-    capabilities, queries, domains = read()
+    capabilities, queries, domains = read(folder)
     asked = [
         one for shots in SHOTS for seed in SEEDS for one in ask(capabilities, queries, domains, embedder, shots, seed)
     ]
@@ -220,9 +220,9 @@ class Remembered(Embedder):
         return self._embedder.count_tokens(text)
 
 
-def weights(embedder: Embedder) -> None:
+def weights(embedder: Embedder, folder: Path) -> None:
     """Print top-1 with every weight changed."""
-    described, queries, _ = read()
+    described, queries, _ = read(folder)
     vectors = embedder.embed([query.text for query in queries])
     named = [
         replace(each, card=replace(each.card, description=each.card.description.split(":")[0], topics=()))
@@ -241,8 +241,12 @@ def weights(embedder: Embedder) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", action="store_true", help="top-1 with other weights of the matcher")
-    embedder = Remembered(MiniLM.load())
-    (weights if parser.parse_args().weights else probabilities)(embedder)
+    parser.add_argument("--data", type=Path, default=DATA, metavar="FOLDER", help="caps.jsonl and queries.jsonl (ours)")
+    options = parser.parse_args()
+    try:
+        (weights if options.weights else probabilities)(Remembered(MiniLM.load()), options.data)
+    except FileError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 if __name__ == "__main__":
