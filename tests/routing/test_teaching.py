@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+import httpx2
 import pytest
+import trio
 
 from atmosphere.capabilities.backend import Backend, Emit, Provision, ToolCall
 from atmosphere.capabilities.card import Card, Tool, card_id
+from atmosphere.http.server import serve
 from atmosphere.node import Node
 from atmosphere.routing.decision import Decision
 from atmosphere.routing.intent import Intent
 from atmosphere.routing.lessons import SURE
+from tests.http.conftest import LIMITS
+from tests.http.fake_node import completion
 from tests.meshes import Meshes, until
 
-LIGHTS = Card("test/lights", "Lamps and light switches", examples=("turn on the lamp",), tools=(Tool("do"),))
-HEATING = Card("test/heating", "Radiators", examples=("make it warmer here",), tools=(Tool("do"),))
-WRONG = Intent(tool="do", text="turn the lamp warmer here")
-UNRELATED = Intent(tool="do", text="lamps and switches")
+LIGHTS = Card("test/lights", "Lamps and light switches", examples=("turn on the lamp",), tools=(Tool("chat"),))
+HEATING = Card("test/heating", "Radiators", examples=("make it warmer here",), tools=(Tool("chat"),))
+WRONG = Intent(tool="chat", text="turn the lamp warmer here")
+UNRELATED = Intent(tool="chat", text="lamps and switches")
 
 
 class House(Backend):
@@ -28,7 +36,8 @@ class House(Backend):
         return [Provision(LIGHTS, 1), Provision(HEATING, 1)]
 
     async def invoke(self, card: Card, call: ToolCall, emit: Emit) -> bytes:
-        return b"done"
+        await trio.lowlevel.checkpoint()
+        return json.dumps({**completion(), "model": card.type}).encode()
 
 
 LIGHTS_ID = card_id(LIGHTS.encode())
@@ -65,9 +74,9 @@ async def test_what_a_person_says_sends_the_intent_elsewhere_also_after_a_restar
 
 
 @pytest.mark.parametrize("intent", [
-    Intent(tool="do"),
-    Intent(tool="do", text="turn it on", model="tiny"),
-    Intent(tool="do", text="writes program code", model="best-code", level="best-code"),
+    Intent(tool="chat"),
+    Intent(tool="chat", text="turn it on", model="tiny"),
+    Intent(tool="chat", text="writes program code", model="best-code", level="best-code"),
 ])
 async def test_where_meaning_had_nothing_to_say_nothing_is_learnt(intent: Intent, tmp_path: Path) -> None:
     meshes = Meshes(tmp_path)
@@ -91,3 +100,25 @@ async def test_praise_of_what_the_router_was_sure_of_teaches_nothing(
         decision = Decision(UNRELATED, (), right=right, meant=meant)
         assert await node.teach(decision, node.peer_id, LIGHTS_ID, good) is learns
         assert len(node.router.vectors.lessons) == learns
+
+
+async def test_over_http_the_next_request_goes_to_the_card_that_was_named(tmp_path: Path) -> None:
+    meshes = Meshes(tmp_path)
+    with tempfile.TemporaryDirectory() as short:  # the path of a socket has a limit
+        async with meshes.node(meshes.found()) as node, trio.open_nursery() as nursery:
+            await offer(node)
+            control = Path(short) / "control.sock"
+            bound = await nursery.start(partial(serve, node, public="127.0.0.1:0", control=control, limits=LIMITS))
+            async with httpx2.AsyncClient(base_url=bound.url) as client:
+                chat = {"model": "auto", "messages": [{"role": "user", "content": WRONG.text}]}
+                first = await client.post("/v1/chat/completions", json=chat)
+                assert first.json()["model"] == LIGHTS.type
+                said = await client.post("/v1/mesh/feedback", json={
+                    "request_id": first.headers["x-atmosphere-request-id"],
+                    "good": False,
+                    "instead": card_id(HEATING.encode()).hex()[:12],
+                })
+                assert (said.status_code, said.json()["taught"]) == (200, True)
+                assert (await client.post("/v1/chat/completions", json=chat)).json()["model"] == HEATING.type
+            assert len(node.router.vectors.lessons) == 2
+            nursery.cancel_scope.cancel()
