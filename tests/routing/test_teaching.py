@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import httpx2
-import pytest
 import trio
 
 from atmosphere.capabilities.backend import Backend, Emit, Provision, ToolCall
@@ -73,33 +73,29 @@ async def test_what_a_person_says_sends_the_intent_elsewhere_also_after_a_restar
         assert await goes_to(node, WRONG) == LIGHTS
 
 
-@pytest.mark.parametrize("intent", [
-    Intent(tool="chat"),
-    Intent(tool="chat", text="turn it on", model="tiny"),
-    Intent(tool="chat", text="writes program code", model="best-code", level="best-code"),
-])
-async def test_where_meaning_had_nothing_to_say_nothing_is_learnt(intent: Intent, tmp_path: Path) -> None:
-    meshes = Meshes(tmp_path)
-    async with meshes.node(meshes.found()) as node:
-        assert not await node.teach(Decision(intent, ()), node.peer_id, bytes(32), good=False)
-        assert len(node.router.vectors.lessons) == 0
+NOTHING_SAID = Decision(UNRELATED, ())
+LESSONS: dict[str, tuple[Decision, bool, bool]] = {
+    "no text": (Decision(Intent(tool="chat"), ()), False, False),
+    "a named model": (Decision(Intent(tool="chat", text="turn it on", model="tiny"), ()), False, False),
+    "a capability name": (
+        Decision(Intent(tool="chat", text="writes code", model="best-code", level="best-code"), ()), False, False
+    ),
+    "praise of what was sure": (replace(NOTHING_SAID, right=SURE, meant=LIGHTS_ID), True, False),
+    "praise of what was not": (replace(NOTHING_SAID, right=SURE - 0.01, meant=LIGHTS_ID), True, True),
+    "blame of what was sure": (replace(NOTHING_SAID, right=SURE, meant=LIGHTS_ID), False, True),
+    "praise of another card": (replace(NOTHING_SAID, right=SURE, meant=bytes(32)), True, True),
+    "praise where there was one card": (NOTHING_SAID, True, True),
+}
 
 
-@pytest.mark.parametrize(("right", "meant", "good", "learns"), [
-    (SURE, LIGHTS_ID, True, False),
-    (SURE - 0.01, LIGHTS_ID, True, True),
-    (SURE, LIGHTS_ID, False, True),
-    (SURE, bytes(32), True, True),
-    (None, b"", True, True),
-])
-async def test_praise_of_what_the_router_was_sure_of_teaches_nothing(
-    right: float | None, meant: bytes, good: bool, learns: bool, tmp_path: Path
-) -> None:
+async def test_what_teaches_and_what_does_not(tmp_path: Path) -> None:
     meshes = Meshes(tmp_path)
     async with meshes.node(meshes.found()) as node:
-        decision = Decision(UNRELATED, (), right=right, meant=meant)
-        assert await node.teach(decision, node.peer_id, LIGHTS_ID, good) is learns
-        assert len(node.router.vectors.lessons) == learns
+        lessons = node.router.vectors.lessons
+        for name, (decision, good, learns) in LESSONS.items():
+            assert await node.teach(decision, node.peer_id, LIGHTS_ID, good) is learns, name
+            assert len(lessons) == learns, name
+            lessons.forget(node.peer_id)
 
 
 async def test_over_http_the_next_request_goes_to_the_card_that_was_named(tmp_path: Path) -> None:
