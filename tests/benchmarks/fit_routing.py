@@ -6,8 +6,8 @@ measured on other people's sets says how the router does on questions that nobod
 Without an option: the constants of the probabilities (``atmosphere/routing/calibration.py``), by logistic regression
 on what the matcher itself says, with 0, 5 and 10 examples per card (each counts the same) and three drawings each. In
 every drawing a quarter of the cards is taken away and their queries are nobody's; with those that are nobody's anyway,
-two of three queries have a card. The figures under the constants are cross-validated: every domain is judged by
-constants that were fitted on the others.
+two of three queries have a card. The figures under the constants are cross-validated: every domain (or capability,
+where it names none) is judged by constants that were fitted on the others.
 
 With ``--weights``: top-1 with each weight of the matcher (``atmosphere/routing/matching.py``) changed, one at a time,
 with the cards as they are and with their names alone. All queries that have a card and are no examples are asked; no
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -113,7 +114,7 @@ def ask(
         if matches.evidence is None:
             continue
         key = key_of.get(query.cap) if query.cap is not None else None
-        domain = domains.get(query.text if query.cap is None else query.cap, "")
+        domain = domains.get(query.text if query.cap is None else query.cap, "") or query.cap or ""
         found.append(Asked(matches.evidence, shots, domain, key is not None, matches.best[0].card == key))
     return found
 
@@ -151,8 +152,8 @@ def probabilities(embedder: Embedder, folder: Path) -> None:
         one for shots in SHOTS for seed in SEEDS for one in ask(capabilities, queries, domains, embedder, shots, seed)
     ]
     shots = np.array([one.shots for one in asked])
-    counts = {each: int((shots == each).sum()) for each in SHOTS}
-    weights = np.array([len(asked) / len(SHOTS) / counts[one.shots] for one in asked])
+    counts = Counter(one.shots for one in asked)
+    weights = np.array([len(asked) / len(counts) / counts[one.shots] for one in asked])
     where = np.array([one.domain for one in asked])
     chances = {}
     for name, named in FEATURES.items():
@@ -163,7 +164,7 @@ def probabilities(embedder: Embedder, folder: Path) -> None:
         print(", ".join(f"{name}_{each}" if each else name for each in named), "=",
               ", ".join(f"{value:.2f}" for value in constants))
     somebody, right = (np.array([getattr(one, each) for one in asked]) for each in ("somebody", "right"))
-    for each in SHOTS:
+    for each in sorted(counts):
         here = shots == each
         sure, able = chances["RIGHT"][here], chances["SOMEBODY"][here]
         print(f"{each:2} examples, {counts[each]} queries: AUROC of somebody "
