@@ -27,8 +27,10 @@ from atmosphere.capabilities.decisions import DECIDE_TOOL, DECIDE_TYPE
 from atmosphere.config import RoutingConfig
 from atmosphere.mesh.table import GradientTable
 from atmosphere.routing.decision import Candidate, Decision
-from atmosphere.routing.intent import Intent
+from atmosphere.routing.filters import Asker
+from atmosphere.routing.intent import Constraints, Intent
 from atmosphere.routing.models import EMBED_TOOL
+from atmosphere.routing.reach import Reach
 from atmosphere.routing.shortlist import MAX_TEXT, NONE, Verdict, believed, name, options, question, shortlist
 from protocols.call.errors import CallError, Code
 
@@ -117,19 +119,17 @@ class ArbiterStatistics:
     """How long the models are still left alone; 0: not at all."""
 
 
+ANY_DECIDER = Intent(tool=None, constraints=Constraints(type=DECIDE_TYPE))
+
+
 class Deciders:
-    """Whether anybody in the mesh decides now; looked up again only when the table has changed."""
+    """Whether anybody in the mesh decides now; only the nodes that have changed are looked at again."""
 
     def __init__(self, table: GradientTable) -> None:
-        self._table = table
-        self._version = -1
-        self._any = False
+        self._reach = Reach(table)
 
     def __call__(self) -> bool:
-        if self._version != self._table.version:
-            self._version = self._table.version
-            self._any = any(route.card.type == DECIDE_TYPE for route in self._table.routes())
-        return self._any
+        return len(self._reach.of(ANY_DECIDER, Asker())) > 0
 
 
 class Arbiter:
