@@ -6,8 +6,10 @@ measured on other people's sets says how the router does on questions that nobod
 Without an option: the constants of the probabilities (``atmosphere/routing/calibration.py``), by logistic regression
 on what the matcher itself says, with 0, 5 and 10 examples per card (each counts the same) and three drawings each. In
 every drawing a quarter of the cards is taken away and their queries are nobody's; with those that are nobody's anyway,
-two of three queries have a card. The figures under the constants are cross-validated: every domain (or capability,
-where it names none) is judged by constants that were fitted on the others.
+two of three queries have a card. For ``SOMEBODY`` both sides count the same, whatever their number: nobody knows what
+share of a mesh's intents it can serve, so .5 shall mean that the evidence speaks for neither. The figures under the
+constants are cross-validated: every domain (or capability, where it names none) is judged by constants that were
+fitted on the others.
 
 With ``--weights``: top-1 with each weight of the matcher (``atmosphere/routing/matching.py``) changed, one at a time,
 with the cards as they are and with their names alone. All queries that have a card and are no examples are asked; no
@@ -153,14 +155,18 @@ def probabilities(embedder: Embedder, folder: Path) -> None:
     ]
     shots = np.array([one.shots for one in asked])
     counts = Counter(one.shots for one in asked)
-    weights = np.array([len(asked) / len(counts) / counts[one.shots] for one in asked])
+    sides = Counter((one.shots, one.somebody) for one in asked)
+    shares = {
+        "SOMEBODY": np.array([1 / sides[one.shots, one.somebody] for one in asked]) * len(asked) / len(sides),
+        "RIGHT": np.array([1 / counts[one.shots] for one in asked]) * len(asked) / len(counts),
+    }
     where = np.array([one.domain for one in asked])
     chances = {}
     for name, named in FEATURES.items():
         truth = np.array([one.somebody if name == "SOMEBODY" else one.right for one in asked])
         features = columns(asked, name)
-        constants = fit(features, truth, weights)
-        chances[name] = cross_validated(features, truth, weights, where)
+        constants = fit(features, truth, shares[name])
+        chances[name] = cross_validated(features, truth, shares[name], where)
         print(", ".join(f"{name}_{each}" if each else name for each in named), "=",
               ", ".join(f"{value:.2f}" for value in constants))
     somebody, right = (np.array([getattr(one, each) for one in asked]) for each in ("somebody", "right"))
@@ -170,8 +176,10 @@ def probabilities(embedder: Embedder, folder: Path) -> None:
         print(f"{each:2} examples, {counts[each]} queries: AUROC of somebody "
               f"{routing.auroc(able[somebody[here]], able[~somebody[here]]) or 0:.3f}, of right "
               f"{routing.auroc(sure[right[here]], sure[~right[here]]) or 0:.3f}; coverage at 95 % precision "
-              f"{100 * (routing.coverage(sure, right[here]) or 0):.1f} %; mean probability minus share: somebody "
-              f"{able.mean() - somebody[here].mean():+.3f}, right {sure.mean() - right[here].mean():+.3f}")
+              f"{100 * (routing.coverage(sure, right[here]) or 0):.1f} %; mean probability that the pick is "
+              f"right minus share: {sure.mean() - right[here].mean():+.3f}; somebody below .5: "
+              f"{100 * (able[somebody[here]] < 0.5).mean():.0f} % in scope, "
+              f"{100 * (able[~somebody[here]] < 0.5).mean():.0f} % out of scope")
 
 
 @contextmanager
