@@ -38,7 +38,7 @@ Rows = npt.NDArray[np.intp]
 LEXICAL_WEIGHT = 0.005
 """Of a BM25 score: some 10 to 30 points, so words add 0.05 to 0.15 to a cosine."""
 CONTRAST_WEIGHT = 0.4
-"""0.2 to 0.6 is as good; these weights are read off a set of our own (tests/benchmarks/fit_routing.py)."""
+"""0.2 to 0.6 is as good; the weights are checked on a set of our own (tests/benchmarks/fit_routing.py)."""
 SUBJECT_WEIGHT = 2.0
 """Of the subject against one phrase: a description is worth two examples. 3 is a little better where cards have
 descriptions and worse where they have names alone."""
