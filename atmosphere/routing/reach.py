@@ -23,7 +23,9 @@ from atmosphere.routing.matching import CardVectors, Fit, Rows
 from transports.peer_id import PeerId
 
 KEPT = 64
-"""Different questions; each holds its routes."""
+"""Different questions."""
+PAIRS_KEPT = 200_000
+"""Of all of them together, at 200 bytes each; the last question is kept whatever it holds."""
 NEVER = -1
 """The matcher has not been asked for rows that still hold."""
 BOUNDLESS = 2**63
@@ -171,10 +173,17 @@ class Reach:
         found = self._found.get(key)
         if found is None or not found.renew():
             found = self._found[key] = Reachable(self._table, Sieve(asked, asker))
-            if len(self._found) > KEPT:
-                self._found.popitem(last=False)
+            self._found.move_to_end(key)
+            self._make_room()
         self._found.move_to_end(key)
         return found
+
+    def _make_room(self) -> None:
+        """Let the longest unused questions go, beyond the limits."""
+        pairs = sum(map(len, self._found.values()))
+        while len(self._found) > KEPT or (pairs > PAIRS_KEPT and len(self._found) > 1):
+            _, gone = self._found.popitem(last=False)
+            pairs -= len(gone)
 
     def now(self, routes: Iterable[Route]) -> list[Route]:
         """*routes* with their nodes as they are at this moment: load, distance and cost are not in the table's log."""

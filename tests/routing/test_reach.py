@@ -9,6 +9,7 @@ import pytest
 
 from atmosphere.capabilities.offer import Offer, OfferEntry
 from atmosphere.mesh.table import CHANGES_KEPT, Route, State
+from atmosphere.routing import reach as reaching
 from atmosphere.routing.filters import Asker, Sieve
 from atmosphere.routing.intent import Constraints, Intent
 from atmosphere.routing.reach import KEPT, Reach, Reachable
@@ -16,6 +17,7 @@ from tests.mesh.people import FOURTH, ME, OTHER, THIRD
 from tests.routing.test_router import CHAT, COOKING, IDS, VISION, World
 from transports.peer_id import PeerId
 
+FAR = [PeerId(b"\x00\x24\x08\x01\x12\x20" + bytes([number]) * 32) for number in (1, 2, 3)]
 CHATTING = Intent(tool="chat", text="hello")
 ASKER = Asker()
 
@@ -91,6 +93,19 @@ def test_the_memory_is_bounded(world: World) -> None:
     for number in range(KEPT + 10):
         reach.of(Intent(tool=f"tool{number}"), ASKER)
     assert repr(reach) == f"<Reach of {KEPT} questions>"
+
+
+def test_the_pairs_that_are_kept_are_bounded_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reaching, "PAIRS_KEPT", 9)
+    reach = Reach(world.table)
+    asked = [dataclasses.replace(CHATTING, constraints=Constraints(exclude=frozenset({peer}))) for peer in FAR]
+    first, second, third = (reach.of(intent, ASKER) for intent in asked)
+    assert [len(first), len(second), len(third)] == [4, 4, 4]
+    assert repr(reach) == "<Reach of 2 questions>"
+    assert reach.of(asked[1], ASKER) is second
+    assert reach.of(asked[0], ASKER) is not first, "the oldest went"
+    monkeypatch.setattr(reaching, "PAIRS_KEPT", 1)
+    assert reach.of(asked[2], ASKER) is reach.of(asked[2], ASKER)
 
 
 KEY = bytes([99]) * 32
