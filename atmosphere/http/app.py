@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException
 from atmosphere.http import admin, decision_log, decisions, feedback, inspection, plans, routes, trust
 from atmosphere.http.access import Access
 from atmosphere.http.errors import HttpError, envelope, refusal
-from atmosphere.http.gate import Gate, Gone, Message, Receive, Scope, Send, read_head, send_answer
+from atmosphere.http.gate import Gate, Gone, Incoming, Message, Receive, Scope, Send, read_head, send_answer
 from atmosphere.http.port import HttpNode
 from atmosphere.http.work import JOBS, run_job, understand
 from atmosphere.identity.api_keys import ApiKey
@@ -45,6 +45,7 @@ class HttpApp(QuartTrio):
 
     async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
         gate, method, path = self.gate, scope["method"], scope["path"]
+        receive = incoming = Incoming(receive)
         head = read_head(scope["headers"], len(scope["raw_path"]) + len(scope["query_string"]))
         counted, data = False, b""
         key: ApiKey | None = None
@@ -67,7 +68,7 @@ class HttpApp(QuartTrio):
                 await super().asgi_app(cast(Any, scope), cast(Any, _replay(data, receive)), cast(Any, send))
         except HttpError as error:
             gate.refused += 1
-            await gate.drain(receive)
+            await gate.drain(incoming)
             refused = decisions.systemone_refusal if path == decisions.SYSTEMONE else refusal
             await send_answer(send, refused(error))
         except Gone:

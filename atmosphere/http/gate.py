@@ -64,6 +64,22 @@ def read_head(headers: Iterable[tuple[bytes, bytes]], size: int = 0) -> Head:
     return Head(host, origin, content_type, length, authorization, size)
 
 
+class Incoming:
+    """What the server receives of one request, message by message."""
+
+    __slots__ = ("_receive", "ended")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.ended = False
+        """Nothing of the request is left to come."""
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self.ended = message["type"] == "http.disconnect" or not message.get("more_body", False)
+        return message
+
+
 class Gate:
     """Admission of requests to one listener; holds the counts that its limits bound.
 
@@ -146,15 +162,12 @@ class Gate:
             raise
         return b"".join(chunks)
 
-    async def drain(self, receive: Receive) -> None:
+    async def drain(self, incoming: Incoming) -> None:
         """Throw away what is left of a refused request's body, for a bounded time and size."""
         size = 0
         with trio.move_on_after(self.limits.drain_s):
-            while size < _DRAIN_BYTES:
-                message = await receive()
-                size += len(message.get("body", b""))
-                if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                    return
+            while not incoming.ended and size < _DRAIN_BYTES:
+                size += len((await incoming()).get("body", b""))
 
     def _check_host(self, host: bytes | None) -> None:
         if host in self._known_hosts:

@@ -10,6 +10,8 @@ import psutil
 import pytest
 import trio
 
+from atmosphere.http.errors import HttpError
+from atmosphere.http.gate import Gate, Head, Incoming, Message
 from atmosphere.routing.intent import Intent
 from tests.http.conftest import LIMITS, Served, Serving, read_all
 from tests.http.fake_node import Emit, chunk
@@ -253,3 +255,19 @@ def memory() -> int:
 
 def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_of_a_request_that_has_come_whole_nothing_more_is_awaited() -> None:
+    """A client that keeps its connection says nothing more until it has the refusal."""
+    came: list[Message] = [
+        {"type": "http.request", "body": b"a", "more_body": True}, {"type": "http.request", "body": b"b"}
+    ]
+
+    async def receive() -> Message:
+        return came.pop(0)
+
+    gate, incoming = Gate(LIMITS, None), Incoming(receive)
+    with pytest.raises(HttpError, match="must be JSON"):
+        await gate.read_body(Head(content_type=b"text/plain", content_length=2), incoming)
+    await gate.drain(incoming)  # would take another message, which is not there
+    assert not came
