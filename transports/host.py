@@ -204,8 +204,9 @@ class Host:
                     return Libp2pStream(peer, muxed)
                 except (StreamFailure, MuxedStreamError) as error:
                     reason = str(error)
-            if not (tried and tried[-1].released):  # it was found idle while our proposal was under way: once more
+            if not (tried and tried[-1].released):
                 break
+            await tried[-1].event_closed.wait()  # it was found idle while our proposal was under way: once more
         raise PeerUnreachable(f"no stream of {protocol} to {peer}: {reason}")
 
     async def ping(self, peer: PeerId) -> float:

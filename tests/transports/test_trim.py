@@ -123,7 +123,8 @@ async def test_a_connection_in_use_stays_and_one_that_answers_pings_does_not(aut
         assert await stream.read(100) == b"still there?"
 
 
-async def test_a_stream_that_crosses_the_release_finds_a_new_connection(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("order", range(10))  # in which tasks hear of the end is drawn anew each time
+async def test_a_stream_that_crosses_the_release_finds_a_new_connection(order: int, autojump_clock: MockClock) -> None:
     """Nothing was heard of it on the other side, so it is safe to ask once more."""
     async with hub_and(1, SMALL) as (hub, (other,)), trio.open_nursery() as nursery:
         nursery.start_soon(hub._connections_to(other.peer_id)[0].release)
@@ -134,3 +135,21 @@ async def test_a_stream_that_crosses_the_release_finds_a_new_connection(autojump
         await stream.write(b"and yet")
         assert await stream.read(100) == b"and yet"
         await stream.reset()
+
+
+async def test_over_sockets() -> None:
+    """The word that nobody failed goes out before the socket closes."""
+    config = HostConfig(high_water=3, low_water=1, grace=0.0)
+    async with AsyncExitStack() as stack:
+        hub = await stack.enter_async_context(open_host(config, seed(1)))
+        released, lost = trio.open_memory_channel[PeerId](10), list[PeerId]()
+        for number in range(4):
+            other = await stack.enter_async_context(open_host(HostConfig(), seed(number + 2)))
+            other.add_listener(lambda peer: None, lost.append, released[0].send_nowait)
+            hub.admit(other.peer_id)
+            other.admit(hub.peer_id)
+            await other.connect(hub.peer_id, hub.addresses)
+        with trio.fail_after(10):
+            for _ in range(3):
+                await released[1].receive()
+        assert (hub.degree, lost) == (1, [])
