@@ -13,7 +13,7 @@ refused, has no answer; that is allowed.
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -198,6 +198,6 @@ def _probability(value: Any, name: str) -> float:
 
 
 def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise AnswerError(f"{name} is no number: {str(value)[:40]!r}")
     return float(value)

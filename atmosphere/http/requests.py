@@ -7,7 +7,7 @@ came in.
 from __future__ import annotations
 
 import json
-import math
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,8 @@ from transports.peer_id import PeerId
 
 FIELD = "atmosphere"
 MAX_DEADLINE_MS = 24 * 3600 * 1000
+LARGEST = sys.float_info.max
+"""A JSON number may be larger: an integer of 400 digits, 1e999."""
 """A day; whoever means longer should leave the deadline out."""
 MIN_CARD_PREFIX = 8
 
@@ -162,13 +164,13 @@ def flag(fields: Body, name: str, where: str = "") -> bool:
     raise _wrong(name, where, "true or false", value)
 
 
-def positive(fields: Body, name: str, where: str = "", most: float = math.inf) -> float | None:
+def positive(fields: Body, name: str, where: str = "", most: float = LARGEST) -> float | None:
     """A positive number field; None when absent or null."""
     value = fields.get(name)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
-        limit = "" if most == math.inf else f" up to {most:g}"
+        limit = "" if most == LARGEST else f" up to {most:g}"
         raise _wrong(name, where, f"a positive number{limit}", value)
     return float(value)
 

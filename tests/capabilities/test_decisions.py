@@ -129,6 +129,7 @@ LIES: dict[str, dict[str, Any]] = {
     "no confidence": {"c": {key: value for key, value in GOOD["c"].items() if key != "confidence"}},
     "confidence 2": {"c": {**GOOD["c"], "confidence": 2}},
     "a score beyond the levels": {"s": {**GOOD["s"], "score": 2.5}},
+    "a score that no float holds": {"s": {**GOOD["s"], "score": 10**400}},
     "an infinite score": {"s": {**GOOD["s"], "score": float("inf")}},
 }
 

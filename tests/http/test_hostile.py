@@ -68,6 +68,12 @@ CASES: dict[str, tuple[bytes, int, str]] = {
     "stream of the wrong type": (post(b'{"messages": [{"role": "user"}], "stream": "yes"}'), 400, "'stream'"),
     "unknown constraint": (post(b'{"messages": [{"role": "user"}], "atmosphere": {"constraints": {"nod": 1}}}'), 400,
                            "atmosphere.constraints.nod"),
+    "a number that no float holds": (
+        post(b'{"messages": [{"role": "user"}], "atmosphere": {"constraints": {"max_latency_ms": %d}}}' % 10**400), 400,
+        "max_latency_ms"),
+    "an infinite number": (
+        post(b'{"messages": [{"role": "user"}], "atmosphere": {"constraints": {"max_latency_ms": 1e999}}}'), 400,
+        "number"),
     "bad peer id": (post(b'{"messages": [{"role": "user"}], "atmosphere": {"constraints": {"node": "x"}}}'), 400,
                     "peer id"),
     "negative deadline": (post(b'{"messages": [{"role": "user"}], "atmosphere": {"deadline_ms": -1}}'), 400,
