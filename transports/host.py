@@ -347,9 +347,6 @@ class Host:
     def is_admitted(self, peer: PeerId) -> bool:
         return peer in self._admitted
 
-    def _members(self) -> list[Connection]:
-        return [connection for connection in self._swarm.all_connections() if connection.peer in self._admitted]
-
     def statistics(self) -> HostStatistics:
         connections = self._swarm.all_connections()
         return HostStatistics(
@@ -436,7 +433,7 @@ async def _running(
         host.gossip = Gossip(pubsub, nursery, config.gossip_max_message)
         swarm.begin(nursery)
         nursery.start_soon(router.heartbeat)
-        nursery.start_soon(trim, host._members, config, host.gossip.is_grafted, nursery)
+        nursery.start_soon(trim, swarm.members, config, host.gossip.is_grafted, nursery)
         try:
             await swarm.listen(*(Multiaddr(parse(text).transport) for text in config.listen))
             yield host

@@ -17,9 +17,9 @@ from transports.peer_id import PeerId
 
 FIELD = "atmosphere"
 MAX_DEADLINE_MS = 24 * 3600 * 1000
+"""A day; whoever means longer should leave the deadline out."""
 LARGEST = sys.float_info.max
 """A JSON number may be larger: an integer of 400 digits, 1e999."""
-"""A day; whoever means longer should leave the deadline out."""
 MIN_CARD_PREFIX = 8
 
 Body = dict[str, Any]

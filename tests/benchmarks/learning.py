@@ -26,10 +26,10 @@ from atmosphere.embedding import MiniLM
 from atmosphere.routing.lessons import SURE, Lessons
 from atmosphere.routing.matching import CardVectors
 from tests.benchmarks.routing import (
-    TRAIN,
     FileError,
-    Query,
     Vectors,
+    arguments,
+    asked_of,
     coverage,
     draw,
     embed,
@@ -139,21 +139,12 @@ def _share(values: Bools) -> float:
     return float(values.mean()) * 100 if len(values) else 0.0
 
 
-def asked_of(queries: Sequence[Query], taken: set[int], split: str) -> list[Query]:
-    """The queries to ask, as in ``tests.benchmarks.routing``."""
-    found = [query for index, query in enumerate(queries)
-             if index not in taken and (query.split == split if split else query.split != TRAIN)]
-    if not found:
-        raise FileError("there is no query to ask; choose a split with --split")
-    return found
-
-
 def run(options: argparse.Namespace) -> None:
     notes: list[str] = []
     capabilities = read_capabilities(options.caps, notes)
     queries = read_queries(options.queries, {capability.id for capability in capabilities}, notes)
     cards, taken = draw(capabilities, queries, options.shots, options.seed)
-    chosen = asked_of(queries, taken, options.split)
+    chosen = asked_of(queries, taken, options)
     embedder = MiniLM.load()
     matcher, ids = ready(cards, embedder)
     card_of = {capability.id: key for capability, key in zip(capabilities, ids, strict=True)}
@@ -168,14 +159,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--caps", required=True, metavar="FILE", help="capabilities, JSON lines")
-    parser.add_argument("--queries", required=True, metavar="FILE", help="labelled queries, JSON lines")
-    parser.add_argument("--shots", type=int, default=5, metavar="K", help="examples per capability (5)")
-    parser.add_argument("--split", default="", metavar="S", help=f"queries to ask (all that are not of {TRAIN!r})")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (0)")
     try:
-        run(parser.parse_args())
+        run(arguments(__doc__, 5).parse_args())
     except FileError as error:
         raise SystemExit(f"error: {error}") from None
 

@@ -345,11 +345,8 @@ def semantic_router(
     return _percent(np.mean([answers[place] == places[index] for place, index in enumerate(asked)]))
 
 
-def run(options: argparse.Namespace) -> None:
-    notes: list[str] = []
-    capabilities = read_capabilities(options.caps, notes)
-    queries = read_queries(options.queries, {capability.id for capability in capabilities}, notes)
-    cards, taken = draw(capabilities, queries, options.shots, options.seed)
+def asked_of(queries: Sequence[Query], taken: set[int], options: argparse.Namespace) -> list[Query]:
+    """The queries to ask: no examples, of the split that was chosen. Raises FileError where there is none."""
     asked = [
         query for index, query in enumerate(queries)
         if index not in taken and (query.split == options.split if options.split else query.split != TRAIN)
@@ -358,6 +355,15 @@ def run(options: argparse.Namespace) -> None:
         splits = ", ".join(sorted({query.split or "(none)" for query in queries})) or "no query at all"
         wanted = f"of the split {options.split!r}" if options.split else f"outside the split {TRAIN!r}"
         raise FileError(f"{options.queries} holds no query {wanted} to ask; it has {splits}: choose one with --split")
+    return asked
+
+
+def run(options: argparse.Namespace) -> None:
+    notes: list[str] = []
+    capabilities = read_capabilities(options.caps, notes)
+    queries = read_queries(options.queries, {capability.id for capability in capabilities}, notes)
+    cards, taken = draw(capabilities, queries, options.shots, options.seed)
+    asked = asked_of(queries, taken, options)
     short = sum(len(card.examples) < options.shots for card in cards)
     if short:
         notes.append(f"{short} capabilities have fewer than {options.shots} examples; they have what there is")
@@ -397,13 +403,19 @@ def _count(text: str) -> int:
     return value
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str | None, shots: int) -> argparse.ArgumentParser:
+    """What every benchmark on labelled intents takes; *shots*: examples per capability unless said otherwise."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--caps", required=True, metavar="FILE", help="capabilities, JSON lines")
     parser.add_argument("--queries", required=True, metavar="FILE", help="labelled queries, JSON lines")
-    parser.add_argument("--shots", type=_count, default=0, metavar="K", help="examples per capability (0)")
+    parser.add_argument("--shots", type=_count, default=shots, metavar="K", help=f"examples per capability ({shots})")
     parser.add_argument("--split", default="", metavar="S", help=f"queries to ask (all that are not of {TRAIN!r})")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the drawing of examples (0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (0)")
+    return parser
+
+
+def main() -> None:
+    parser = arguments(__doc__, 0)
     parser.add_argument("--json", action="store_true", help="figures as one JSON object on the last line")
     try:
         run(parser.parse_args())

@@ -106,6 +106,10 @@ class Swarm(LibrarySwarm):
     def all_connections(self) -> list[Connection]:
         return [cast(Connection, conn) for conns in self.connections.values() for conn in conns]
 
+    def members(self) -> list[Connection]:
+        """Connections of admitted peers."""
+        return [conn for conn in self.all_connections() if self.policy.is_admitted(conn.peer)]
+
     def strangers(self) -> list[Connection]:
         """Connections of peers that are not admitted, oldest first."""
         return sorted(

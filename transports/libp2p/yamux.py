@@ -202,9 +202,13 @@ class Yamux(IMuxedConn):
                     if flags & SYN:
                         self.queue(PING, ACK, 0, length)
                 else:
-                    self.released = length == GARBAGE_COLLECTED
-                    raise ConnectionClosedError(f"the peer went away (code {length:#x})")
+                    raise ConnectionClosedError(self._went_away(length))
             buffer = buffer[offset:]
+
+    def _went_away(self, code: int) -> str:
+        """The peer has ended the connection with a GO_AWAY of *code*: the reason for ours."""
+        self.released = code == GARBAGE_COLLECTED
+        return f"the peer went away (code {code:#x})"
 
     def _on_stream_frame(self, kind: int, flags: int, stream_id: int, length: int, payload: bytes) -> None:
         stream = self.streams.get(stream_id)

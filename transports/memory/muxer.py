@@ -13,7 +13,7 @@ import trio
 from libp2p.peer.id import ID
 
 from transports.libp2p.yamux import OUTBOX_LIMIT, Yamux
-from transports.libp2p.yamux_frames import GARBAGE_COLLECTED, GO_AWAY, HEADER_SIZE, WINDOW_UPDATE, ProtocolViolation
+from transports.libp2p.yamux_frames import GO_AWAY, HEADER_SIZE, WINDOW_UPDATE, ProtocolViolation
 
 if TYPE_CHECKING:
     from transports.memory.connection import End
@@ -63,8 +63,7 @@ class MemoryMuxer(Yamux):
             if kind <= WINDOW_UPDATE:
                 self._on_stream_frame(kind, flags, stream_id, length, payload)
             elif kind == GO_AWAY:
-                self.released = length == GARBAGE_COLLECTED
-                self._end(f"ConnectionClosedError: the peer went away (code {length:#x})")
+                self._end(f"ConnectionClosedError: {self._went_away(length)}")
         except ProtocolViolation as error:
             logger.warning("closing the connection with %s: %s", self.peer_id, error)
             self._end(f"the peer broke the protocol: {error}")
