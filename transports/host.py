@@ -355,7 +355,7 @@ class Host:
             strangers=len(self._swarm.strangers()),
             streams=sum(len(conn.muxed_conn.streams) for conn in connections),
             tasks=trio.lowlevel.current_statistics().tasks_living,
-            refused=self._refused + self._swarm.refused,
+            refused=dict(self._refused + self._swarm.refused),
             gossip=self.gossip.statistics(),
         )
 

@@ -14,14 +14,20 @@ FOREIGN = ("libp2p", "hypercorn", "quart", "zeroconf", "httpx2", "httpcore2", "m
 """Libraries whose warnings are about their own inner life: shown with ``--log-level debug`` and ``info`` only."""
 
 
+OURS = ("atmosphere", "protocols", "transports")
+
+
 class OnlyOurs(logging.Filter):
-    """Keeps libraries quiet. By file and not only by name: libp2p logs through the root logger in places."""
+    """Keeps libraries quiet, but not where they report an error of ours, as Quart and Hypercorn do on our loggers.
+
+    Other loggers by file and not only by name: libp2p logs through the root logger in places.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.partition(".")[0] in FOREIGN:
+        package = record.name.partition(".")[0]
+        if package in FOREIGN:
             return record.levelno >= logging.CRITICAL
-        ours = "/transports/libp2p/" in record.pathname
-        return ours or not any(f"/{name}/" in record.pathname for name in FOREIGN)
+        return package in OURS or not any(f"/{name}/" in record.pathname for name in FOREIGN)
 
 
 class Once(logging.Filter):

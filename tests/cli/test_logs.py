@@ -23,6 +23,8 @@ def record(
     ("root", "/site/libp2p/network/swarm.py", logging.WARNING, False),
     ("transports.libp2p.swarm", "/x/transports/libp2p/swarm.py", logging.WARNING, True),
     ("hypercorn.error", "/site/hypercorn/config.py", logging.INFO, False),
+    ("atmosphere.http", "/site/quart/app.py", logging.ERROR, True),
+    ("atmosphere.http.server", "/site/hypercorn/logging.py", logging.ERROR, True),
 ])
 def test_libraries_are_quiet_and_we_are_not(name: str, path: str, level: int, shown: bool) -> None:
     assert OnlyOurs().filter(record(name, "x", path, level)) is shown

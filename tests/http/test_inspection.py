@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx2
 import pytest
 
+from atmosphere.cli.logs import OnlyOurs
 from tests.http.conftest import Served, Serving
 
 
@@ -32,3 +33,18 @@ async def test_a_place_in_the_log_is_a_number(serving: Serving, since: str) -> N
 async def test_not_on_the_public_interface(serving: Serving, path: str) -> None:
     async with serving() as served, httpx2.AsyncClient() as public:
         assert (await public.get(f"{served.bound.url}/v1/admin/{path}")).status_code == 404
+
+
+async def test_a_bug_in_a_route_is_told_in_the_log(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise LookupError("the table is upside down")
+
+    async with serving() as served, owner(served) as control:
+        monkeypatch.setattr(served.node, "statistics", broken)
+        answer = await control.get("/v1/admin/statistics")
+        assert answer.status_code == 500
+        assert "its log has the details" in answer.json()["error"]["message"]
+    shown = [record for record in caplog.records if OnlyOurs().filter(record)]
+    assert "the table is upside down" in "".join(str(record.exc_info) for record in shown)

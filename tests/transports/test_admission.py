@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 import trio
@@ -88,6 +89,7 @@ async def test_nothing_is_taken_from_a_strangers_pubsub() -> None:
             await subscribe_and_graft()
         assert host.gossip.statistics().topics == {TOPIC: 0}
         assert host.statistics().refused["stream of a stranger"] == 1
+        assert json.loads(json.dumps(asdict(host.statistics())))["refused"]["stream of a stranger"] == 1
 
 
 async def test_expelling_ends_gossip_and_connections() -> None:
