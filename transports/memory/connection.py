@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transports.memory.network import MemoryNetwork
     from transports.memory.place import Place
 
-HANDSHAKE_ROUND_TRIPS = 4.5
+HANDSHAKE_ROUND_TRIPS = 3.0
 """From the first byte after TCP's own handshake until the dialler has a connection: security chosen, Noise XX, muxer
 chosen. Counted on the real stack by tests/transports/test_memory_handshake.py."""
 
