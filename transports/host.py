@@ -188,10 +188,11 @@ class Host:
         stream.standing = stands(protocol)
         await self._handlers[protocol].run(connection, stream)
 
-    async def open_stream(self, peer: PeerId, protocol: str) -> Stream:
+    async def open_stream(self, peer: PeerId, protocol: str, opening: bytes = b"") -> Stream:
         """A stream to *peer*, over the newest connection that works, else over a new one to a known address.
 
-        Raises PeerUnreachable. A cancel leaves nothing behind.
+        *opening*: its first bytes, which leave with the proposal of the protocol and so save a round trip; they may
+        reach the peer more than once, on several streams. Raises PeerUnreachable. A cancel leaves nothing behind.
         """
         reason = "the connection was lost meanwhile"
         for _ in range(2):
@@ -200,7 +201,7 @@ class Host:
             tried = self._connections_to(peer)
             for connection in reversed(tried):
                 try:
-                    muxed, _ = await open_negotiated(connection, [protocol], self.config.negotiation_timeout)
+                    muxed, _ = await open_negotiated(connection, [protocol], self.config.negotiation_timeout, opening)
                     return Libp2pStream(peer, muxed)
                 except (StreamFailure, MuxedStreamError) as error:
                     reason = str(error)

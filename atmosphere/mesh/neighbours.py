@@ -19,7 +19,7 @@ from atmosphere.mesh.reconciler import Reconciler, contained
 from atmosphere.mesh.table import GradientTable, Path
 from atmosphere.mesh.trust import Trust
 from protocols.sync.messages import PROTOCOL, Hello, Record, Refused, SyncError
-from protocols.sync.session import Session, open_session, serve_session
+from protocols.sync.session import Session, greeting, open_session, serve_session
 from transports.errors import PeerUnreachable
 from transports.host import Host
 from transports.peer_id import PeerId
@@ -166,7 +166,8 @@ class Neighbours:
         await self._reconciler.reconcile(peer, answering=True, session=session, trusted=self._is_ready)
 
     async def _open(self, peer: PeerId) -> Session:
-        return await open_session(await self._host.open_stream(peer, PROTOCOL), self._hello(), self._judge)
+        stream = await self._host.open_stream(peer, PROTOCOL, greeting(self._hello()))
+        return await open_session(stream, None, self._judge)
 
     async def _serve(self, stream: Stream) -> None:
         try:

@@ -103,14 +103,21 @@ class Session:
         await self._channel.stream.close()
 
 
-async def open_session(stream: Stream, hello: Hello, judge: Judge) -> Session:
+def greeting(hello: Hello) -> bytes:
+    """What a session begins with."""
+    return encode_frame(pb.Frame(hello=hello.to_proto()).SerializeToString())
+
+
+async def open_session(stream: Stream, hello: Hello | None, judge: Judge) -> Session:
     """Greet the peer at the other end of *stream*. On return both sides have admitted each other.
 
-    Raises :class:`Refused` (by them, or by *judge* after they were told) and :class:`SyncError`.
+    *hello*: None if its :func:`greeting` was sent already. Raises :class:`Refused` (by them, or by *judge* after they
+    were told) and :class:`SyncError`.
     """
     channel = _Channel(stream, MAX_HELLO_BYTES)
     with _deadline(HELLO_TIMEOUT):
-        await channel.send(pb.Frame(hello=hello.to_proto()))
+        if hello is not None:
+            await channel.send(pb.Frame(hello=hello.to_proto()))
         theirs = await channel.receive("hello", "refusal")
         if theirs.HasField("refusal"):
             raise Refused(theirs.refusal.code[:64], theirs.refusal.message[:500])

@@ -81,6 +81,18 @@ async def test_hosts_connect_in_the_time_that_the_real_handshake_takes(autojump_
         assert (here.peer, here.inbound, here.remote_address) == (a.peer_id, True, "/ip4/20.0.1.1/tcp/32769")
 
 
+async def test_what_a_stream_opens_with_leaves_with_its_proposal(autojump_clock: MockClock) -> None:
+    async with world(2) as (_, (a, b)):
+        await join(a, b)
+        started = trio.current_time()
+        stream = await a.open_stream(b.peer_id, "/echo", b"hello")
+        assert await stream.read(5) == b"hello"
+        assert trio.current_time() - started == pytest.approx(2 * LATENCY, abs=0.01)
+        with pytest.raises(PeerUnreachable):
+            await a.open_stream(b.peer_id, "/unknown", b"hello")
+        assert await ask(a, b) == b"hello"  # the connection is none the worse for it
+
+
 async def test_the_listener_may_speak_first(autojump_clock: MockClock) -> None:
     """Its first frames come with the end of the handshake, before the dialler has looked up."""
     async with world(2) as (_, (a, b)), trio.open_nursery() as nursery:

@@ -90,15 +90,17 @@ def stands(protocol: str) -> bool:
     return protocol.startswith(STANDING)
 
 
-async def open_negotiated(connection: Connection, protocols: Sequence[str], timeout: float) -> tuple[MuxedStream, str]:
-    """Open a stream on *connection* and agree on one of *protocols*.
+async def open_negotiated(
+    connection: Connection, protocols: Sequence[str], timeout: float, opening: bytes = b""
+) -> tuple[MuxedStream, str]:
+    """Open a stream on *connection* and agree on one of *protocols*. *opening*: sent with the proposal of a single one.
 
     Raises StreamFailure with the reason; on any failure, and on a cancel, the stream is reset.
     """
     stream = await connection.muxed_conn.open_stream()
     try:
         with trio.fail_after(timeout):
-            protocol = await multistream.propose(stream, protocols)
+            protocol = await multistream.propose(stream, protocols, opening)
         stream.standing = stands(protocol)
         return stream, protocol
     except multistream.NegotiationError as error:

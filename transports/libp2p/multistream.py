@@ -66,10 +66,13 @@ async def read_line(stream: MuxedStream) -> str:
         raise NegotiationError("a line that is not UTF-8") from None
 
 
-async def propose(stream: MuxedStream, protocols: Sequence[str]) -> str:
-    """Agree on the first of *protocols* that the peer speaks; raises NegotiationError when there is none."""
+async def propose(stream: MuxedStream, protocols: Sequence[str], opening: bytes = b"") -> str:
+    """Agree on the first of *protocols* that the peer speaks; raises NegotiationError when there is none.
+
+    *opening*: what the first of them begins with, sent at once; to a peer that does not speak it, it is noise.
+    """
     try:
-        await stream.write(encode_line(_HEADER) + encode_line(protocols[0]))
+        await stream.write(encode_line(_HEADER) + encode_line(protocols[0]) + opening)
         if await read_line(stream) != _HEADER:
             raise NegotiationError("the peer does not speak multistream-select")
         for protocol, following in zip(protocols, [*protocols[1:], None], strict=True):
