@@ -165,7 +165,9 @@ Global___Card: _TypeAlias = Card  # noqa: Y015
 
 @_typing.final
 class Offer(_message.Message):
-    """One node's list of what it does now. Single writer: the peer; the highest (epoch, sequence) counts."""
+    """One node's list of what it does now. Single writer: the peer; the one that its latest beacon names counts. (epoch,
+    sequence) is raised by all that changes in it but paces.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -211,12 +213,15 @@ class OfferEntry(_message.Message):
     CONCURRENCY_FIELD_NUMBER: _builtins.int
     PRICE_MICROS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    PACE_MS_FIELD_NUMBER: _builtins.int
     card: _builtins.bytes
     """card id, 32 bytes"""
     concurrency: _builtins.int
     """calls at once, at least 1"""
     price_micros: _builtins.int
     """per call, millionths of the owner's unit"""
+    pace_ms: _builtins.int
+    """what a call takes lately until its first answer, waiting apart; 0: not known"""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -226,10 +231,11 @@ class OfferEntry(_message.Message):
         concurrency: _builtins.int = ...,
         price_micros: _builtins.int = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
+        pace_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "concurrency", b"concurrency", "labels", b"labels", "price_micros", b"price_micros"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "concurrency", b"concurrency", "labels", b"labels", "pace_ms", b"pace_ms", "price_micros", b"price_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,13 +2,13 @@
 
 An offer has a single writer. Its payload is signed by the node's own key as an envelope with the domain
 :data:`protocols.records.domains.OFFER`; here are only the payload's bytes. Whoever opens the envelope checks that its
-signer is :attr:`Offer.peer`. The offer with the higher :attr:`Offer.version` replaces the other.
+signer is :attr:`Offer.peer`. The offer that the peer's latest beacon names is the one that counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.protobuf.message import DecodeError
 
@@ -16,10 +16,12 @@ from atmosphere.capabilities import capabilities_pb2 as pb
 from atmosphere.capabilities.card import WORD_MAX_BYTES, CardError, CardId, _limit_bytes, _limit_list, _limit_text
 from transports.peer_id import PeerId
 
-OFFER_MAX_BYTES = 256 * 1024  # one sync frame; 4096 entries without labels are about 170 KiB
+OFFER_MAX_BYTES = 256 * 1024  # one sync frame; 4096 entries without labels are below 200 KiB
 MAX_ENTRIES = 4096
 MAX_LABELS = 32
 NODE_NAME_MAX_BYTES = 64
+MAX_PACE_MS = 3_600_000
+"""The longest deadline of a call."""
 _CARD_ID_BYTES = 32
 _MAX_CONCURRENCY = 2**32 - 1
 _MAX_U64 = 2**64 - 1
@@ -35,6 +37,13 @@ class OfferEntry:
     price_micros: int = 0
     """Per call, in millionths of the owner's unit."""
     labels: tuple[str, ...] = ()
+    pace_ms: int = 0
+    """What a call takes there lately until its first answer, without the wait for a slot; 0: not known."""
+
+
+def without_paces(entries: Iterable[OfferEntry]) -> list[OfferEntry]:
+    """*entries* as a node that was never called offers them."""
+    return [replace(entry, pace_ms=0) for entry in entries]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,7 @@ class Offer:
 
     @property
     def version(self) -> tuple[int, int]:
-        """(epoch, sequence): orders the offers of one peer."""
+        """(epoch, sequence): higher with all that a peer changes of what it offers; not where paces alone differ."""
         return self.epoch, self.sequence
 
     def encode(self) -> bytes:
@@ -69,6 +78,7 @@ class Offer:
                     concurrency=entry.concurrency,
                     price_micros=entry.price_micros,
                     labels=entry.labels,
+                    pace_ms=entry.pace_ms,
                 )
                 for entry in self.entries
             ],
@@ -97,7 +107,7 @@ class Offer:
             sequence=message.sequence,
             name=message.name,
             entries=tuple(
-                OfferEntry(entry.card, entry.concurrency, entry.price_micros, tuple(entry.labels))
+                OfferEntry(entry.card, entry.concurrency, entry.price_micros, tuple(entry.labels), entry.pace_ms)
                 for entry in message.entries
             ),
             issued_at=message.issued_at_ms / 1000,
@@ -118,6 +128,7 @@ class Offer:
             raise CardError("an offer names a card twice")
         _check_range("concurrency", (entry.concurrency for entry in self.entries), 1, _MAX_CONCURRENCY)
         _check_range("price_micros", (entry.price_micros for entry in self.entries), 0, _MAX_U64)
+        _check_range("pace_ms", (entry.pace_ms for entry in self.entries), 0, MAX_PACE_MS)
         for entry in self.entries:
             _limit_list("labels", entry.labels, MAX_LABELS, WORD_MAX_BYTES)
 

@@ -12,12 +12,15 @@ from atmosphere.capabilities.backend import Backend, Emit, Provision, ToolCall
 from atmosphere.capabilities.card import Card, CardError, CardId, Effects, card_id, short_id
 from atmosphere.capabilities.idempotency import IdempotencyMemory
 from atmosphere.capabilities.offer import MAX_ENTRIES, OfferEntry
+from atmosphere.capabilities.pace import Paces
 from protocols.call.errors import CallError, Code
 
 log = logging.getLogger(__name__)
 
 QUEUE_LIMIT = 256
 """Calls of one card that wait for a slot: as many as a full HTTP front holds; beyond, callers do better elsewhere."""
+PACE_PAUSE_S = 15.0
+"""Between two tellings of paces, where nobody says otherwise: a beacon's period in a small mesh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +81,10 @@ class LocalRegistry:
     """The capabilities of this node.
 
     Backends come and go through :meth:`update` and :meth:`remove`; whenever what is offered changes, :attr:`version`
-    grows and *on_change* is called (synchronously; it must only note the fact). :meth:`serve` runs one call: it waits
-    for a slot in first-come order, never longer than the call's deadline. Cancelling it cancels the backend's work. A
-    call of a tool with effects that repeats the idempotency key of its caller does not run a second time.
+    grows and *on_change* is called (synchronously; it must only note the fact); the latter also when there are paces to
+    be told. :meth:`serve` runs one call: it waits for a slot in first-come order, never longer than the call's
+    deadline. Cancelling it cancels the backend's work. A call of a tool with effects that repeats the idempotency key
+    of its caller does not run a second time.
     """
 
     def __init__(
@@ -90,10 +94,12 @@ class LocalRegistry:
         on_change: Callable[[], None] = lambda: None,
         on_suspect: Callable[[Backend], None] = lambda _backend: None,
         on_load: Callable[[], None] = lambda: None,
+        pace_pause_s: Callable[[], float] = lambda: PACE_PAUSE_S,
         queue_limit: int = QUEUE_LIMIT,
     ) -> None:
         """*monotonic*: Env's clock, seconds. *on_suspect*: a call found this backend unreachable or broken.
-        *on_load*: a call has begun to run or to wait, or ended. Both only note it."""
+        *on_load*: a call has begun to run or to wait, or ended. Both only note it. *pace_pause_s*: the least time
+        between two changes of the offer that are of paces alone."""
         self.version = 0
         self.on_change = on_change
         self.on_suspect = on_suspect
@@ -103,6 +109,7 @@ class LocalRegistry:
         self._sources: dict[int, Source] = {}
         self._entries: dict[CardId, Entry] = {}
         self._memory = IdempotencyMemory()
+        self._paces = Paces(monotonic, pace_pause_s)
         self._served = self._failed = self._cancelled = self._refused = self._repeated = 0
 
     def __repr__(self) -> str:
@@ -172,8 +179,10 @@ class LocalRegistry:
         entry.admission.remove(source)
         if not entry.admission.slots:
             del self._entries[card]
+            self._paces.forget(card)
 
     def _changed(self) -> None:
+        self._paces.tell()  # they go with it
         self.version += 1
         self.on_change()
 
@@ -209,6 +218,7 @@ class LocalRegistry:
                     concurrency=entry.admission.size,
                     price_micros=min(provision.price_micros for provision in provisions),
                     labels=tuple(sorted({label for provision in provisions for label in provision.labels})),
+                    pace_ms=self._paces.told_ms(card),
                 )
             )
         return tuple(entries)
@@ -318,10 +328,15 @@ class LocalRegistry:
 
         source = slots.source
         started = self._monotonic()
+        answered = False
         finished: float | None = None
 
         async def emit_and_note(piece: bytes) -> None:
+            nonlocal answered
             source.last_activity = self._monotonic()
+            if not answered:
+                answered = True
+                self._took(entry.id, source.last_activity - started)
             await emit(piece)
 
         source.running += 1
@@ -331,9 +346,13 @@ class LocalRegistry:
             source.last_activity = self._monotonic()
             finished = source.last_activity - started
             self._served += 1
+            if not answered:
+                self._took(entry.id, finished)
             return result
         except trio.Cancelled:
             self._cancelled += 1
+            if not answered:
+                self._took(entry.id, self._monotonic() - started, at_least=True)
             raise
         except CallError as error:
             self._failed += 1
@@ -349,6 +368,11 @@ class LocalRegistry:
             source.running -= 1
             entry.admission.release(slots, finished)
             self.on_load()
+
+    def _took(self, card: CardId, seconds: float, *, at_least: bool = False) -> None:
+        if card in self._entries and self._paces.took(card, seconds, at_least=at_least):
+            self._paces.tell()
+            self.on_change()
 
     def _suspect(self, source: Source) -> None:
         if not source.suspected and id(source.backend) in self._sources:

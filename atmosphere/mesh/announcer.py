@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
-from atmosphere.capabilities.offer import Offer, OfferEntry
+from atmosphere.capabilities.offer import Offer, OfferEntry, without_paces
 from atmosphere.env import Env
 from atmosphere.identity import Identity
 from protocols.beacons import Announcement, Beacon, Leave
@@ -95,13 +95,14 @@ class Announcer:
         return hashlib.sha256(self.offer_bytes).digest()
 
     def set_offer(self, name: str, entries: Sequence[OfferEntry]) -> bool:
-        """Sign a new offer if name or entries differ from the last; whether they did."""
+        """Sign a new offer if name or entries differ from the last; whether they did. Paces alone leave its number."""
         entries = tuple(sorted(entries, key=lambda entry: entry.card))
         if self.offer_bytes and (self.offer.name, self.offer.entries) == (name, entries):
             return False
-        self.offer = Offer(
-            self._identity().peer_id, self.epoch, self.offer.sequence + 1, name, entries, self._env.now()
-        )
+        last = self.offer
+        paces_alone = self.offer_bytes and last.name == name and without_paces(entries) == without_paces(last.entries)
+        sequence = last.sequence if paces_alone else last.sequence + 1
+        self.offer = Offer(self._identity().peer_id, self.epoch, sequence, name, entries, self._env.now())
         self.offer_bytes = self._identity().sign(domains.OFFER, self.offer.encode())
         return True
 

@@ -240,7 +240,8 @@ class GradientTable:
         if node is not None and node.offer != offer:
             self._note_served(node, {entry.card for entry in offer.entries}, "does not offer it any more")
             self.nodes[peer] = replace(node, offer=offer)
-            self._changed(peer, "offer")
+            paces = node.offer is not None and node.offer.version == offer.version
+            self._changed(peer, "paces" if paces else "offer")
 
     def described(self, card_id: bytes, card: Card) -> None:
         """Take in the meaning of a card."""
@@ -331,6 +332,17 @@ class GradientTable:
             del self.cards[card_id]
             self._changed(self.me, "card dropped", card_id)
         return silent
+
+    def entry(self, peer: PeerId, card_id: bytes) -> OfferEntry | None:
+        """How *peer* offers that card; None: it does not."""
+        node = self.nodes.get(peer)
+        entries = node.offer.entries if node is not None and node.offer is not None else ()
+        return next((entry for entry in entries if entry.card == card_id), None)
+
+    def pace_s(self, peer: PeerId, card_id: bytes) -> float:
+        """Seconds that *peer* says a call of that card takes there; 0: it does not say."""
+        entry = self.entry(peer, card_id)
+        return 0.0 if entry is None else entry.pace_ms / 1000
 
     def routes(self) -> Iterator[Route]:
         """Every (node, card) pair that work may be sent to now."""

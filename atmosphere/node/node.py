@@ -28,7 +28,7 @@ from atmosphere.identity import Identity, JoinRequest, Keyring, MemoryKeyring, T
 from atmosphere.identity.api_keys import ApiKeys
 from atmosphere.identity.identity import ISSUER_S
 from atmosphere.knowledge import FolderInfo, IndexReport, Knowledge, KnowledgeBackend, KnowledgeError
-from atmosphere.mesh.announcer import Announcer, Load
+from atmosphere.mesh.announcer import Announcer, Load, beacon_period
 from atmosphere.mesh.detector import DetectorStatistics
 from atmosphere.mesh.service import Mesh
 from atmosphere.mesh.table import GradientTable
@@ -127,7 +127,9 @@ class Node:
         self.learnt.load()
         self.standing.on_revoked = self._revoked
         self.cost = CostKeeper(parts.machine, Meter(config.cost), env, self._cost_changed)
-        self.registry = LocalRegistry(env.monotonic, on_change=self._registry_changed)
+        self.registry = LocalRegistry(
+            env.monotonic, on_change=self._registry_changed, pace_pause_s=lambda: beacon_period(len(self.table.nodes))
+        )
         self.knowledge = Knowledge(store, embedder, env)
         targets = plan_targets(config.backends, probe=config.probe, environ=os.environ)
         self.scanner = Scanner(self.registry, targets, concurrency=config.concurrency)

@@ -77,10 +77,18 @@ class Outcomes:
         mean = _success(found, now)
         found.success, found.success_at = mean + WEIGHT * ((1.0 if good else 0.0) - mean), now
         if good and seconds is not None:
-            seconds = min(max(seconds, 0.0), MAX_SECONDS)
-            found.seconds = found.seconds + SPEED_WEIGHT * (seconds - found.seconds) if found.seconds else seconds
-            found.seconds_at = now
-            self._changed((peer, card_id))
+            self._took((peer, card_id), found, seconds)
+
+    def silent(self, peer: PeerId, card_id: bytes, seconds: float) -> None:
+        """There was no answer within *seconds*, and nobody waited for it any longer."""
+        if seconds > self.seconds(peer, card_id):
+            self._took((peer, card_id), self._of(peer, card_id), seconds)
+
+    def _took(self, pair: Pair, found: Record, seconds: float) -> None:
+        seconds = min(max(seconds, 0.0), MAX_SECONDS)
+        found.seconds = found.seconds + SPEED_WEIGHT * (seconds - found.seconds) if found.seconds else seconds
+        found.seconds_at = self._monotonic()
+        self._changed(pair)
 
     def judge(self, peer: PeerId, card_id: bytes, good: bool) -> float:
         """Somebody says that an answer was good, or bad; the opinion after that, -1..1."""

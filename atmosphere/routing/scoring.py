@@ -9,8 +9,9 @@
 - cost: what the node says its work costs now (1000 milli is neutral) and the offer's price, together to the power of
   -3/7. The seeds' second formula weighs capability 0.7 and cost 0.3; in a product weights are exponents, so doubling
   the cost takes a quarter and halving the fit takes half: capability outweighs cost. Not below 0.25.
-- speed: 1 / (1 + s / 20), s the seconds beyond the first until the pair's first answer lately; 1 while nothing is
-  known. The first second is free: what is fast enough is not told apart, so ties stay ties.
+- speed: 1 / (1 + s / 20), s the seconds beyond the first until the pair's first answer lately: as it went here or,
+  where it was not asked yet, as the node states it (its offer's pace); 1 while neither is known. The first second is
+  free: what is fast enough is not told apart, so ties stay ties.
 - reliability: the share of good outcomes lately (outcomes.py).
 - feedback: what people said of the pair's answers: 0.8 if nothing, up to 1 for praise, down to 0.6 for blame.
 - affinity: 1 for a node that has computed the request's beginning before (affinity.py) and is not overloaded, and
@@ -139,6 +140,7 @@ def values(
     """
     reliability, seconds, opinion = learnt
     price = route.entry.price_micros
+    seconds = seconds or route.entry.pace_ms / 1000
     found = (
         match,
         standing.availability,

@@ -21,7 +21,7 @@ from atmosphere.routing.outcomes import Outcomes
 from atmosphere.work.breaker import Circuit
 from atmosphere.work.effects import Health, declared, health, may_try_next, says_node_failed
 from atmosphere.work.execution import Work
-from atmosphere.work.hedging import Budget, Latencies
+from atmosphere.work.hedging import LEAST_NEW_S, Budget, Latencies
 from atmosphere.work.local import LocalWork
 from atmosphere.work.spread import Pair, Pairs
 from atmosphere.work.units import Attempt
@@ -36,6 +36,8 @@ ATTEMPTS_KEPT = 32
 """Of one call, however often it came back: the latest."""
 TOOLS_KEPT = 1000
 """Tools whose latencies are remembered."""
+LOOK_S = 1.0
+"""How often a call that nobody knows the usual length of looks whether somebody has told it by now."""
 
 
 class RemoteCalls(Protocol):
@@ -182,20 +184,58 @@ class Attempts:
 
     async def _answer_or_second(self, asked: Asked, others: deque[Candidate], task: Task) -> Candidate | None:
         """Wait for the answer: None; or until somebody else should be asked as well: who."""
-        candidate, call = asked.candidate, task.call
-        slow = self.latencies(candidate, call.tool).slow_after() if others and task.repeatable(candidate) else None
-        while True:
-            left = float("inf") if call.deadline is None else max(0.0, call.deadline - self._env.monotonic())
-            with trio.move_on_after(left if slow is None else min(left, slow)):
+        second: Candidate | None = None
+        error: CallError | None = None
+        answered = False
+
+        async def watch() -> None:
+            nonlocal second
+            second = await self._second(asked, others, task)
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            if task.call.deadline is not None:
+                nursery.cancel_scope.deadline = trio.current_time() + task.call.deadline - self._env.monotonic()
+            if others and task.repeatable(asked.candidate):
+                nursery.start_soon(watch)
+            try:
                 await self._answer(asked, task)
-                return None
-            if slow is None or left <= slow:
-                text = "no answer within the deadline; allow more time with deadline_ms"
-                raise CallError(Code.DEADLINE, text, retryable=asked.work is None)  # it was not even sent
+                answered = True
+            except CallError as problem:
+                error = problem
+            nursery.cancel_scope.cancel()
+        if error is not None:
+            raise error
+        if not answered and second is None:
+            text = "no answer within the deadline; allow more time with deadline_ms"
+            raise CallError(Code.DEADLINE, text, retryable=asked.work is None)  # it was not even sent
+        return None if answered else second
+
+    async def _second(self, asked: Asked, others: deque[Candidate], task: Task) -> Candidate:
+        """Who should be asked as well, taken out of *others*; comes back once *asked* is slow and the budget allows it.
+
+        *asked* is left alone until then: to begin anew with a node that has to be dialled first takes longer still.
+        """
+        since = asked.began
+        while True:
+            slow = self._slow_after(asked.candidate, others, task.call.tool)
+            await trio.sleep(LOOK_S if slow is None else max(0.0, since + slow - self._env.monotonic()))
+            if slow is None:
+                continue
             second = next((other for other in others if task.repeatable(other) and not self.wait_s(other)), None)
             if second is not None and task.may_repeat():
                 others.remove(second)
                 return second
+            since = self._env.monotonic()
+
+    def _slow_after(self, candidate: Candidate, others: Iterable[Candidate], tool: str) -> float | None:
+        """Seconds after which *candidate* is slow, as it went here or, until that says enough, as its like state it."""
+        latencies = self.latencies(candidate, tool)
+        known = latencies.slow_after()
+        if known is not None:
+            return known
+        alike = [candidate, *(other for other in others if other.card_id == candidate.card_id)]
+        return latencies.slow_after_by(filter(None, (self._table.pace_s(one.peer, one.card_id) for one in alike)))
 
     async def _answer(self, asked: Asked, task: Task) -> None:
         """Start what is not started; wait for the first piece or the result. May be cancelled and called again."""
@@ -256,11 +296,16 @@ class Attempts:
 
     async def _lost(self, asked: Asked) -> None:
         """*asked* was not first, or was called off: what is known of it is that it takes longer than this."""
-        now = self._env.monotonic()
-        asked.pair.breaker.void(now)
-        if now - asked.began > asked.pair.seconds:
-            asked.pair.took(now - asked.began)
+        asked.pair.breaker.void(self._env.monotonic())
+        self._silent(asked)
         await asked.aclose()
+
+    def _silent(self, asked: Asked) -> None:
+        """Nobody waits for *asked* any longer: if that is late for it, it takes at least so long."""
+        candidate, seconds = asked.candidate, self._env.monotonic() - asked.began
+        if seconds > (asked.pair.seconds or self._table.pace_s(candidate.peer, candidate.card_id) or LEAST_NEW_S):
+            asked.pair.took(seconds)
+            self._outcomes.silent(candidate.peer, candidate.card_id, seconds)
 
     def latencies(self, candidate: Candidate, tool: str) -> Latencies:
         key = (candidate.card_id, tool)
@@ -298,13 +343,15 @@ class Attempts:
             pair.breaker.void(now)
         else:
             pair.breaker.bad(now, self._news(candidate.peer), certain=verdict is Health.GONE)
+        if error.code is Code.DEADLINE:
+            self._silent(asked)
         if error.code in (Code.OVERLOADED, Code.RATE_LIMITED):
             pair.busy_until = now + error.retry_after_ms / 1000
 
     def _news(self, peer: PeerId) -> object:
         """What changes when *peer* starts again or offers something else."""
         node = self._table.nodes.get(peer)
-        return None if node is None else node.offer
+        return None if node is None or node.offer is None else node.offer.version
 
 
 _NOT_THE_NODES_FAULT = frozenset({Code.INVALID, Code.FORBIDDEN, Code.TOO_LARGE, Code.DEADLINE, Code.NOT_FOUND})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from statistics import median_low
 
 import trio
 
@@ -61,10 +62,17 @@ class Choice:
 
     def _capacities(self, candidates: Sequence[Candidate]) -> Callable[[Candidate], float]:
         """Calls a second that each can do; who was not tried yet is as fast as the fastest."""
-        pairs = self._attempts.pairs
-        seconds = {id(one): pairs.of(one).seconds for one in candidates}
-        usual = min(filter(None, seconds.values()), default=1.0)
-        return lambda one: self._slots(one) / (seconds[id(one)] or usual)
+        seconds = self._seconds(candidates, min)
+        return lambda one: self._slots(one) / seconds(one)
+
+    def _seconds(
+        self, candidates: Sequence[Candidate], usual: Callable[[list[float]], float]
+    ) -> Callable[[Candidate], float]:
+        """What a call takes at each: as it went here, or as the node states it, or as is *usual* of the others."""
+        pairs, stated = self._attempts.pairs, self._table.pace_s
+        seconds = {id(one): pairs.of(one).seconds or stated(one.peer, one.card_id) for one in candidates}
+        unknown = usual(list(filter(None, seconds.values())) or [1.0])
+        return lambda one: seconds[id(one)] or unknown
 
     def _score_now(self, candidate: Candidate) -> float:
         """Its score, where our own calls there make it busier than it last said."""
@@ -111,18 +119,15 @@ class Choice:
     def _spread(self, candidates: tuple[Candidate, ...]) -> list[Candidate]:
         now = self._env.monotonic()
         well = [candidate for candidate in candidates if not self._attempts.wait_s(candidate)]
-        pairs = self._attempts.pairs
-        usual = min((seconds for candidate in well if (seconds := pairs.of(candidate).seconds)), default=0.0)
+        pairs, seconds = self._attempts.pairs, self._seconds(well, median_low)
 
         def cost(candidate: Candidate) -> float:
             node = self._table.nodes.get(candidate.peer)
             load, queue = (node.load_permille, node.queue) if node is not None else (0, 0)
-            return strain(pairs.of(candidate), self._slots(candidate), load, queue, usual, now)
+            return strain(pairs.of(candidate), self._slots(candidate), load, queue, seconds(candidate), now)
 
         return spread(well, cost, self._env.random.random) if well else list(candidates)
 
     def _slots(self, candidate: Candidate) -> int:
-        node = self._table.nodes.get(candidate.peer)
-        if node is None or node.offer is None:
-            return 1
-        return next((entry.concurrency for entry in node.offer.entries if entry.card == candidate.card_id), 1)
+        entry = self._table.entry(candidate.peer, candidate.card_id)
+        return 1 if entry is None else entry.concurrency

@@ -7,6 +7,8 @@ most of the tail away for a few percent of extra load. Pure.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
+from statistics import median_low
 
 SAMPLES = 128
 """Latencies kept of a tool: the last minutes, not the last days."""
@@ -26,6 +28,10 @@ RATE = 0.05
 """Extra calls per call."""
 BURST = 10.0
 """Extra calls that may be saved up in quiet times."""
+FIRST = 2.0
+"""Extra calls of a caller that has made none: its first slow answers are what its user judges the mesh by."""
+LEAST_NEW_S = 1.0
+"""What others state holds no way there, and who asks for the first time may have to connect."""
 
 
 class Latencies:
@@ -58,6 +64,11 @@ class Latencies:
             self._wait_s = max(MIN_WAIT_S, slow)
         return self._wait_s
 
+    def slow_after_by(self, stated: Iterable[float]) -> float | None:
+        """The same while too little is known here, with what nodes state of themselves; None: nothing at all."""
+        known = [*self._samples, *stated]
+        return max(LEAST_NEW_S, SLOW_FACTOR * median_low(known)) if known else None
+
 
 class Budget:
     """Extra calls in proportion to calls, so that hedging cannot feed an overload."""
@@ -65,7 +76,7 @@ class Budget:
     __slots__ = ("_saved", "calls", "spent")
 
     def __init__(self) -> None:
-        self._saved = 0.0
+        self._saved = FIRST
         self.calls = 0
         self.spent = 0
 

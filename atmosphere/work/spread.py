@@ -102,13 +102,13 @@ class Pairs:
 def strain(pair: Pair, slots: int, load_permille: int, queue: int, seconds: float, now: float) -> float:
     """Seconds until one more call would be answered there, roughly.
 
-    *seconds*: what a call takes where nothing is known of the pair. What the node reports holds our own calls too, so
-    the larger of the two counts, not the sum.
+    *seconds*: what a call takes there. What the node reports holds our own calls too, so the larger of the two counts,
+    not the sum.
     """
     slots = max(slots, 1)
     pending = max(pair.under_way, load_permille / 1000 * slots + queue)
     ready = max(0.0, pair.busy_until - now)
-    return ready + (pair.seconds or seconds or 1.0) * (pending + 1) / slots
+    return ready + seconds * (pending + 1) / slots
 
 
 def spread(

@@ -142,8 +142,6 @@ class Answer:
     seconds: float
     in_vain: int
     """Others that were tried."""
-    hedged: bool
-    """A second node was asked as well, because the first one took long."""
     reach: Reach | None
 
 
@@ -153,9 +151,9 @@ async def ask(member: Member, job: Job, way: Way) -> Answer:
     linked = frozenset(member.node.host.connections())
     if way is Way.UNIT:
         done = await dispatcher.unit(Unit(intent, job.args, deadline_s=DEADLINE_S))
-        peer, in_vain, hedged = done.peer if done.ok else None, len(done.attempts), done.hedged
+        peer, in_vain = done.peer if done.ok else None, len(done.attempts)
     else:
-        peer, in_vain, hedged = None, 0, False
+        peer, in_vain = None, 0
         try:
             async with dispatcher.run(intent, job.args, deadline_s=DEADLINE_S) as execution:
                 await execution.result()
@@ -165,7 +163,7 @@ async def ask(member: Member, job: Job, way: Way) -> Answer:
     reach = None
     if peer is not None:
         reach = Reach.LOCAL if peer == member.peer else Reach.LINKED if peer in linked else Reach.NEW
-    return Answer(peer, trio.current_time() - began, in_vain, hedged, reach)
+    return Answer(peer, trio.current_time() - began, in_vain, reach)
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ class RoutingResult:
     in_vain: int
     """Attempts at nodes that did not give the answer."""
     hedged: int
-    """Intents that were given to a second node because the first one took long."""
+    """Second nodes that were asked because the first one took long."""
     right: float
     """Share of the answers that came from a node with the capability that was meant."""
     mesh: Placement
@@ -122,6 +122,7 @@ async def routing(
         with measured(world) as during:
             answers = await _ask_all(world, wishes, callers, way, options)
             cost = during()
+        hedged = sum(member.node.dispatcher.statistics().hedges for member in world.members)
         spoken = _beacons(world) - spoken
         degree = world.degree
 
@@ -150,7 +151,7 @@ async def routing(
         intents=len(wishes),
         failed=round(1 - len(found) / max(1, len(wishes)), 6),
         in_vain=sum(answer.in_vain for answer in answers),
-        hedged=sum(answer.hedged for answer in answers),
+        hedged=hedged,
         right=round(right / max(1, len(found)), 6),
         mesh=_placement(list(found.values()), workers),
         oracle=_placement(best, workers),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from atmosphere.capabilities.card import Card, Effects, Tool, Trigger
-from atmosphere.capabilities.offer import Offer, OfferEntry
+from atmosphere.capabilities.offer import MAX_PACE_MS, Offer, OfferEntry
 from atmosphere.capabilities.vector import CardVector
 from transports.peer_id import PeerId
 
@@ -35,7 +35,8 @@ cards = st.builds(
 )
 
 entries = st.builds(
-    OfferEntry, card_ids, st.integers(1, 2**32 - 1), st.integers(0, 2**64 - 1), st.lists(words, max_size=3).map(tuple)
+    OfferEntry, card_ids, st.integers(1, 2**32 - 1), st.integers(0, 2**64 - 1), st.lists(words, max_size=3).map(tuple),
+    st.integers(0, MAX_PACE_MS),
 )
 
 offers = st.builds(

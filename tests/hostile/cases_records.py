@@ -170,6 +170,8 @@ offer("5,000 entries", "bad", "4096", offered(wire_offer(entries=[
     capabilities_pb2.OfferEntry(card=number.to_bytes(32, "big"), concurrency=1) for number in range(5000)])))
 offer("a concurrency of nothing", "bad", "concurrency", offered(wire_offer(
     entries=[capabilities_pb2.OfferEntry(card=CARD_ID)])))
+offer("a pace of weeks", "bad", "pace_ms", offered(wire_offer(
+    entries=[capabilities_pb2.OfferEntry(card=CARD_ID, concurrency=1, pace_ms=2**32 - 1)])))
 offer("a peer id that is none", "bad", "offer", signed("alice", domains.OFFER, capabilities_pb2.Offer(
     peer=b"nobody").SerializeToString()))
 

@@ -79,6 +79,25 @@ def test_a_new_card_comes_with_its_beacon_and_the_old_ones_are_not_said_again() 
     assert hearer.models == {"m", "n"}
 
 
+def test_a_pace_is_told_under_the_number_of_the_offer_and_reaches_the_tables() -> None:
+    speaker, hearer = Speaker(), Hearer()
+    speaker.offer(FIRST)
+    hearer.hear(speaker.say())
+    (entry,) = speaker.announcer.offer.entries
+    paced = dataclasses.replace(entry, pace_ms=2000)
+    version = speaker.announcer.offer.version
+    assert speaker.announcer.set_offer("other", [paced])
+    assert not speaker.announcer.set_offer("other", [paced]), "the same again"
+    said = speaker.say()
+    assert said.offer
+    assert not said.cards
+    assert hearer.hear(said) is Taken.NEW
+    assert speaker.announcer.offer.version == version
+    assert [route.entry.pace_ms for route in hearer.table.routes()] == [2000]
+    speaker.announcer.set_offer("other", [dataclasses.replace(paced, concurrency=2)])
+    assert speaker.announcer.offer.version > version
+
+
 def test_what_is_large_is_fetched() -> None:
     speaker, hearer = Speaker(), Hearer()
     speaker.offer(FIRST, LARGE)

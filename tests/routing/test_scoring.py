@@ -32,13 +32,14 @@ class At(NamedTuple):
     seconds: float = 0.0
     opinion: float = 0.0
     affinity: float = 1.0
+    pace_ms: int = 0
 
 
 def route(at: At) -> Route:
     beacon = Beacon(bytes(32), 1, 1, 15_000, bytes(32), 0, at.load, at.queue, at.cost)
     node = Node(ME if at.local else OTHER, 0.0, path=Path.LOCAL if at.local else Path.LAN, beacon=beacon,
                 load_permille=at.load, queue=at.queue, rtt_ms=None if at.local else at.rtt_ms)
-    return Route(node, OfferEntry(bytes(32), 1, at.price), CARD)
+    return Route(node, OfferEntry(bytes(32), 1, at.price, pace_ms=at.pace_ms), CARD)
 
 
 def of(at: At, prefer: Prefer = Prefer.BALANCED) -> float:
@@ -76,6 +77,10 @@ BETTER = {
     # what was learnt
     "reliable beats failing": (At(), At(reliability=0.7)),
     "fast beats slow": (At(seconds=2.0), At(seconds=12.0)),
+    "stated to be fast beats stated to be slow": (At(pace_ms=2000), At(pace_ms=12_000)),
+    "found fast beats stated to be slow, of others": (At(seconds=2.0), At(pace_ms=12_000)),
+    "found slow, whatever it states": (At(seconds=2.0), At(seconds=12.0, pace_ms=1)),
+    "found fast, whatever it states": (At(seconds=2.0, pace_ms=60_000), At(seconds=12.0)),
     "praise beats silence": (At(opinion=0.5), At()),
     "silence beats blame": (At(), At(opinion=-0.5)),
     "what has read the beginning beats what has not": (At(rtt_ms=8.0), At(affinity=elsewhere(0))),

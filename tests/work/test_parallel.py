@@ -83,7 +83,7 @@ async def test_one_dies_and_one_is_ten_times_slower(effects: Effects, autojump_c
             # Two quick nodes, then one, four slots each: 200 units would take 8 to 10 s; a straggler at the end adds
             # its second try, not the slow node's 2 s.
             assert took < 11
-        assert here.mesh.asked(OTHER) < 50  # the dead one was asked again by probes only
+        assert here.mesh.asked(OTHER) < 55  # the dead one was asked again by probes only
         assert here.failed  # and the detector was told
         assert here.dispatcher.statistics().under_way == 0
 

@@ -56,12 +56,12 @@ def test_idleness_is_no_skill() -> None:
 
 
 def test_strain_grows_with_what_is_under_way_and_with_how_long_it_takes() -> None:
-    def of(pair: Pair, slots: int = 4, load: int = 0, queue: int = 0) -> float:
-        return strain(pair, slots, load, queue, 0.2, 0.0)
+    def of(pair: Pair, slots: int = 4, load: int = 0, queue: int = 0, seconds: float = 0.2) -> float:
+        return strain(pair, slots, load, queue, seconds, 0.0)
 
     assert of(busy(1)) > of(busy(0))
     assert of(busy(4), slots=8) < of(busy(4), slots=4)
-    assert of(busy(0, seconds=2.0)) == pytest.approx(10 * of(busy(0, seconds=0.2)))
+    assert of(busy(0), seconds=2.0) == pytest.approx(10 * of(busy(0), seconds=0.2))
     assert of(busy(0), load=1000, queue=3) == of(busy(7))  # others' work counts like ours
     assert of(busy(7), load=1000, queue=3) == of(busy(7))  # and ours is not counted twice
     waiting = busy(0)
