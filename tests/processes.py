@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -28,6 +29,9 @@ READY_S = 20.0
 END_S = 15.0
 """More than a node's grace period."""
 POLL_S = 0.02
+TROUBLE = re.compile(r"^[-\d]+ [\d:,]+ (ERROR|CRITICAL) |Traceback \(most recent|^Exception ignored|^Fatal Python ",
+                     re.MULTILINE)
+"""What no node's log should have, whatever others do to it."""
 SOAK = os.environ.get("ATMOSPHERE_SOAK") == "1"
 """``make soak``: the long forms of the tests that have one."""
 
@@ -127,10 +131,20 @@ class Nodes:
 
 @contextmanager
 def nodes() -> Iterator[Nodes]:
-    """A place for nodes. When the block ends its processes end and its folder goes; after an error logs are shown."""
+    """A place for nodes. When the block ends its processes end and its folder goes; after an error logs are shown.
+
+    Raises :class:`NodeFailed` at the end when a node did not end, or when a log has :data:`TROUBLE`.
+    """
     group = Nodes(Path(tempfile.mkdtemp(prefix="atmosphere-")))
     try:
         yield group
+        for node in group.running:
+            if node.process.poll() is None:
+                node.process.terminate()  # all first, then wait: they end side by side
+        for node in group.running:
+            node.stop()
+        for home in {node.home for node in group.running}:
+            check_log(home)
     except BaseException:
         for node in group.running:
             print(f"--- log of {node.name}\n{node.log[-2000:]}", file=sys.stderr)
@@ -138,13 +152,15 @@ def nodes() -> Iterator[Nodes]:
     finally:
         for node in group.running:
             if node.process.poll() is None:
-                node.process.terminate()  # all first, then wait: they end side by side
-        for node in group.running:
-            try:
-                node.process.wait(timeout=END_S)
-            except subprocess.TimeoutExpired:
                 node.kill()
         shutil.rmtree(group.folder, ignore_errors=True)
+
+
+def check_log(home: Path) -> None:
+    """Raise :class:`NodeFailed` with the place where the log of the node in *home* has :data:`TROUBLE`, if it has."""
+    log = home.with_suffix(".log").read_text(errors="replace")
+    if found := TROUBLE.search(log):
+        raise NodeFailed(f"the log of node {home.name} tells of an error: {log[max(0, found.start() - 200):][:5000]}")
 
 
 def command(home: Path, *words: str) -> str:

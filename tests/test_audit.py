@@ -129,6 +129,7 @@ async def test_texts_of_others_cannot_forge_lines(store: Store, env: FixedEnv) -
     assert entry.detail == "ü" * audit.MAX_TEXT
 
 
+@pytest.mark.logs_errors
 async def test_a_disk_that_refuses_ends_nothing(tmp_path: Path, env: FixedEnv,
                                                 caplog: pytest.LogCaptureFixture) -> None:
     """The entries wait, bounded, until writing works again."""

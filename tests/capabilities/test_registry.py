@@ -243,6 +243,7 @@ async def test_a_failing_backend_is_suspected_once_until_it_is_seen_again() -> N
     assert suspects == [backend, backend]
 
 
+@pytest.mark.logs_errors
 async def test_a_bug_in_an_adapter_is_an_internal_error_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     local, backend = registry(), EchoBackend()
     local.update(backend, await backend.discover())

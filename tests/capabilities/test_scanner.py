@@ -80,7 +80,7 @@ class World:
         return trio.current_time() - began
 
 
-@pytest.mark.parametrize("mood", ["refused", "silent", "bug"])
+@pytest.mark.parametrize("mood", ["refused", "silent", pytest.param("bug", marks=pytest.mark.logs_errors)])
 async def test_what_vanishes_and_returns_is_noticed_within_ten_seconds(
     mood: str, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -200,9 +200,10 @@ def test_other_addresses_need_a_key_and_a_revoked_one_is_none(group: Nodes) -> N
     assert "keys add" in refused.stderr
     assert "Traceback" not in refused.stderr
     key = json.loads(command(home, "keys", "add", "phone", "--json"))
-    process = subprocess.Popen(
-        [COMMAND, "--home", home, "run", "--no-mdns", *QUIET, *listen, "--http", f"0.0.0.0:{port}"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+    with home.with_suffix(".log").open("wb") as log:
+        process = subprocess.Popen(
+            [COMMAND, "--home", home, "run", "--no-mdns", *QUIET, *listen, "--http", f"0.0.0.0:{port}"],
+            stdout=log, stderr=log, env=environment())
     node = Node("A", home, f"127.0.0.1:{port}", process, 0.0)
     group.running.append(node)
 

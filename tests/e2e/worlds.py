@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tests.e2e.watch import control
-from tests.processes import COMMAND, END_S, NodeFailed, environment, eventually
+from tests.processes import COMMAND, END_S, NodeFailed, check_log, environment, eventually
 
 PORT = 4001
 
@@ -86,7 +86,7 @@ class World:
 
 @contextmanager
 def world(network: Network, folder: Path) -> Iterator[World]:
-    """A world on *network*; its processes end with the block."""
+    """A world on *network*; its processes end with the block. Raises NodeFailed if a log tells of an error."""
     made = World(network, folder)
     try:
         yield made
@@ -97,6 +97,9 @@ def world(network: Network, folder: Path) -> Iterator[World]:
         for host in made.hosts:
             if host.process is not None:
                 host.process.wait(timeout=END_S)
+    for host in made.hosts:
+        if host.process is not None:
+            check_log(host.home)
 
 
 def invitation(host: Host, uses: int = 1) -> str:

@@ -35,6 +35,7 @@ async def test_not_on_the_public_interface(serving: Serving, path: str) -> None:
         assert (await public.get(f"{served.bound.url}/v1/admin/{path}")).status_code == 404
 
 
+@pytest.mark.logs_errors
 async def test_a_bug_in_a_route_is_told_in_the_log(
     serving: Serving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

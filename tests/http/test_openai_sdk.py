@@ -172,6 +172,7 @@ async def test_failures_are_typed(serving: Serving, work: Work, kind: type[opena
             assert headers.get("retry-after") == {"rate_limited": "2", "overloaded": "1"}.get(code or "")
 
 
+@pytest.mark.logs_errors
 async def test_bug_is_answered(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
     """A defect becomes a 500 that names the request; the log has it under that name, and the node lives."""
 

@@ -259,6 +259,7 @@ async def test_a_call_error_of_the_handler_arrives_as_it_was_raised(autojump_clo
     assert (error.retry_after_ms, error.details) == (7, b'{"status": 400}')
 
 
+@pytest.mark.logs_errors
 async def test_a_bug_of_the_handler_is_logged_there_and_not_told(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -293,6 +293,7 @@ async def test_what_a_key_may_not_call_fails_its_unit(
     assert world.dispatcher.begun == Counter()
 
 
+@pytest.mark.logs_errors
 async def test_a_disk_that_fails_ends_the_plan_and_not_the_node(
     autojump_clock: object, world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
