@@ -83,7 +83,10 @@ def verify(home: Home, file: BinaryIO | None, mesh: str | None, as_json: bool) -
     key = _mesh_key(home, mesh)
     now = SystemEnv().now()
     trust = heard(home, key)
-    chain = file.read(MAX_CHAIN_BYTES + 1) if file else load_identity(home).chain  # of another key: does not load
+    try:
+        chain = file.read(MAX_CHAIN_BYTES + 1) if file else load_identity(home).chain  # of another key: does not load
+    except OSError as error:
+        raise Failure(f"the file cannot be read: {error.strerror}") from error
     checks = explain_chain(chain, key, now, trust.revocations)
     if all(check.ok for check in checks):
         checks.append(_check_invite(open_chain(chain, key), trust))

@@ -104,11 +104,18 @@ class Control:
         import httpx2
 
         try:
-            with self._client.stream(method, path, json=body) as response:
+            request = self._client.build_request(method, path, json=body)
+        except (ValueError, httpx2.InvalidURL) as error:  # bytes of the command line that are no text; far too long
+            raise Failure(f"this cannot be sent to the node: {error}", "write it in UTF-8, and shorter") from error
+        try:
+            response = self._client.send(request, stream=True)
+            try:
                 if response.is_error:
                     response.read()
                     raise _refusal(response)
                 yield response
+            finally:
+                response.close()
         except httpx2.TimeoutException as error:
             raise Failure(f"the node did not answer {path} in time", "look at its log for what it is doing") from error
         except httpx2.TransportError as error:

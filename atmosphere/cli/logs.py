@@ -31,14 +31,17 @@ class OnlyOurs(logging.Filter):
 
 
 class Once(logging.Filter):
-    """Lets each text through once, so that a backend that is away for a night is one line and not a thousand."""
+    """Lets each text through once, so that a backend that is away for a night is one line and not a thousand.
+
+    Of an exception its own words count as well: two bugs in one route have the same text.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: set[tuple[str, str]] = set()
+        self._said: set[tuple[str, str, str]] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        text = (record.name, record.getMessage())
+        text = (record.name, record.getMessage(), repr(record.exc_info and record.exc_info[1]))
         if text in self._said:
             return False
         if len(self._said) >= REMEMBERED:

@@ -14,6 +14,7 @@ from atmosphere.cli.plain import plain, plain_json
 F = TypeVar("F", bound=Callable[..., Any])
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_PLAN_NAME = re.compile(r"[A-Za-z0-9_\[\]-]{1,80}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 
 
@@ -44,11 +45,21 @@ def label(limit: int, text: str) -> str:
     return text
 
 
+def plan_name(text: str) -> str:
+    """The id of a plan, or of a unit in one: nothing else goes into the path of a request."""
+    if not _PLAN_NAME.fullmatch(text):
+        raise click.BadParameter("not an id; `atmosphere-p2p plan list` shows those of plans, `plan show` of units")
+    return text
+
+
 def json_object(text: str) -> dict[str, Any]:
     """A JSON object on the command line."""
+    def constant(name: str) -> Any:
+        raise ValueError(f"{name} is no number there")
+
     try:
-        data = json.loads(text)
-    except ValueError as error:
+        data = json.loads(text, parse_constant=constant)
+    except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"not JSON: {error}") from None
     if not isinstance(data, dict):
         raise click.BadParameter('expected an object like {"text": "hello"}')

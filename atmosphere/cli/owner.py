@@ -62,7 +62,11 @@ def export(home: Home, file: Path, remove: bool) -> None:
     if not keyring.has_owner_key:
         raise Failure(f"the owner key of {identity.mesh_name} is not in {home.path}",
                       "run this where the mesh was made, or bring the key back with `owner import FILE`")
-    if file.exists():
+    try:
+        taken = file.exists()
+    except OSError as error:
+        raise Failure(f"that file cannot be written: {error.strerror}", "name another") from error
+    if taken:
         raise Failure(f"{file} exists already", "name another file; this one may be the only copy of a key")
     try:
         keyring.export_owner(file, ask_passphrase(twice=True), SystemEnv().token_bytes, remove=remove)

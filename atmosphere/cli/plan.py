@@ -6,13 +6,12 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import click
 
 from atmosphere.cli.control import Control, Refused
 from atmosphere.cli.home import Failure, Home, pass_home
-from atmosphere.cli.options import clock, json_option, print_json, print_table
+from atmosphere.cli.options import clock, json_option, plan_name, print_json, print_table
 from atmosphere.cli.plain import plain, plain_json
 
 WAIT_MS = 10_000
@@ -57,16 +56,16 @@ def run(home: Home, file: Path, no_wait: bool, as_json: bool) -> None:
 
 
 @plan.command()
-@click.argument("plan_id", metavar="ID")
-@click.option("--unit", metavar="UNIT", help="Print the record and the result of this unit as JSON.")
+@click.argument("plan_id", type=plan_name, metavar="ID")
+@click.option("--unit", type=plan_name, metavar="UNIT", help="Print the record and the result of this unit as JSON.")
 @json_option
 @pass_home
 def show(home: Home, plan_id: str, unit: str | None, as_json: bool) -> None:
     """Show how far a plan is, its timeline and, once it is over, its results."""
     control = home.node()
-    path = f"/v1/plans/{quote(plan_id, safe='')}"
+    path = f"/v1/plans/{plan_id}"
     if unit is not None:
-        print_json(control.get(f"{path}/units/{quote(unit, safe='')}"))
+        print_json(control.get(f"{path}/units/{unit}"))
         return
     view = control.get(path)
     if as_json:
@@ -92,20 +91,20 @@ def list_plans(home: Home, as_json: bool) -> None:
 
 
 @plan.command()
-@click.argument("plan_id", metavar="ID")
+@click.argument("plan_id", type=plan_name, metavar="ID")
 @pass_home
 def cancel(home: Home, plan_id: str) -> None:
     """End a plan and its running units, wherever they run. What is done stays to be looked at."""
-    ended = home.node().delete(f"/v1/plans/{quote(plan_id, safe='')}", None)
+    ended = home.node().delete(f"/v1/plans/{plan_id}", None)
     click.echo(f"plan {ended['id']} is {ended['state']}")
 
 
 @plan.command()
-@click.argument("plan_id", metavar="ID")
+@click.argument("plan_id", type=plan_name, metavar="ID")
 @pass_home
 def delete(home: Home, plan_id: str) -> None:
     """Remove a plan with its results; one that runs is cancelled first."""
-    home.node().delete(f"/v1/plans/{quote(plan_id, safe='')}?forget=yes", None)
+    home.node().delete(f"/v1/plans/{plan_id}?forget=yes", None)
     click.echo(f"plan {plain(plan_id)} is removed")
 
 

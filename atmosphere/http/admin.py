@@ -16,6 +16,7 @@ from atmosphere.http.requests import flag, only, positive, required, text, texts
 from atmosphere.http.routes import answer, read_object
 from atmosphere.http.views import plain
 from atmosphere.identity import IdentityError
+from atmosphere.knowledge import KnowledgeError
 
 DEFAULT_EXPIRES_S = 3600.0
 KINDS = ("openai", "ollama")
@@ -67,7 +68,7 @@ def create(node: HttpNode) -> Blueprint:
             raise invalid("'path' must be absolute: the node runs in another folder than you", "path")
         try:
             report = await node.add_knowledge(path)
-        except (OSError, ValueError) as error:
+        except (KnowledgeError, OSError, ValueError) as error:
             raise invalid(f"{path} cannot be indexed: {error}", "path") from error
         return answer(plain(report))
 

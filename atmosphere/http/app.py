@@ -85,6 +85,7 @@ def create_app(node: HttpNode, gate: Gate, access: Access | None = None) -> Http
     app.config["RESPONSE_TIMEOUT"] = None  # 60 s by default, which cuts long answers
     app.config["BODY_TIMEOUT"] = None      # the gate has read the body before Quart sees the request
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # no preflight is ever granted
+    app.url_map.merge_slashes = False  # else a path with two in a row is answered with a page that names another
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.register_blueprint(routes.create(node))
     app.register_blueprint(feedback.create(node))

@@ -7,6 +7,7 @@ came in.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ MAX_DEADLINE_MS = 24 * 3600 * 1000
 LARGEST = sys.float_info.max
 """A JSON number may be larger: an integer of 400 digits, 1e999."""
 MIN_CARD_PREFIX = 8
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Body = dict[str, Any]
 
@@ -117,7 +119,7 @@ def _constraints(value: Any) -> Constraints:
 
 def _labels(fields: Body, name: str, where: str) -> frozenset[str]:
     labels = fields.get(name) or []
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+    if not isinstance(labels, list) or not all(isinstance(label, str) and _is_text(label) for label in labels):
         raise invalid(f"{where}.{name} must be a list of strings like [\"gpu\"]", f"{where}.{name}")
     return frozenset(labels)
 
@@ -133,7 +135,7 @@ def _prefer(word: str | None) -> Prefer:
 def text(fields: Body, name: str, where: str = "") -> str | None:
     """A string field; None when absent, null or empty."""
     value = fields.get(name)
-    if value is None or isinstance(value, str):
+    if value is None or (isinstance(value, str) and _is_text(value)):
         return value or None
     raise _wrong(name, where, "a string", value)
 
@@ -151,7 +153,7 @@ def texts(fields: Body, name: str) -> tuple[str, ...]:
     value = fields.get(name)
     if value is None:
         return ()
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+    if not isinstance(value, list) or not all(isinstance(item, str) and _is_text(item) for item in value):
         raise _wrong(name, "", "a list of strings", value)
     return tuple(value)
 
@@ -197,6 +199,11 @@ def card_id(value: str, where: str) -> str:
                   "GET /v1/mesh/capabilities lists them", where)
 
 
+def _is_text(value: str) -> bool:
+    """JSON can write half a character (a lone surrogate), which no database, message or file name can hold."""
+    return value.isascii() or not _SURROGATE.search(value)
+
+
 def _pairs(pairs: list[tuple[str, Any]]) -> Body:
     result = dict(pairs)
     if len(result) != len(pairs):
@@ -238,4 +245,5 @@ def _name(value: Any) -> str:
         return "boolean"
     if isinstance(value, int | float):
         return f"number {value!r:.40}"
-    return "string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"
+    return "text with half a character" if isinstance(value, str) and not _is_text(value) else \
+        "string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"

@@ -131,7 +131,7 @@ class ApiKeys:
         now = self._env.now()
 
         def change(connection: sqlite3.Connection) -> ApiKey:
-            row = connection.execute(
+            row = None if not key_id.isascii() else connection.execute(
                 "UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL "
                 "RETURNING id, name, scopes, created_at, revoked_at", (now, key_id)).fetchone()
             if row is None:

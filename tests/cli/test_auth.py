@@ -13,7 +13,7 @@ from atmosphere.env import SystemEnv
 from atmosphere.identity import Keyring, Target
 from atmosphere.store import Store
 from protocols.records.records_pb2 import Kind
-from tests.cli.conftest import Invoke
+from tests.cli.conftest import ME, Invoke
 
 
 def strike(home: Path) -> None:
@@ -99,3 +99,9 @@ def test_a_revocation_that_was_heard_of_counts(home: Path, cli: Invoke, words: t
     assert verdict.exit_code == 1
     assert "FAILED  revocation" in verdict.stdout
     assert "REVOKED" in cli(*words).stdout
+
+
+def test_a_file_that_cannot_be_read_is_named(cli: Invoke) -> None:
+    result = cli("auth", "verify", "/proc/self/mem", "--mesh", ME)
+    assert result.exit_code == 1
+    assert "cannot be read" in result.stderr

@@ -36,6 +36,15 @@ def test_the_same_words_come_once() -> None:
     assert heard == [True, False, True, False]
 
 
+def test_two_errors_in_one_place_are_two() -> None:
+    once, heard = Once(), []
+    for error in (ValueError("a"), ValueError("a"), ValueError("b")):
+        told = record("atmosphere.x", "Exception on request POST /v1/plans")
+        told.exc_info = (type(error), error, None)
+        heard.append(once.filter(told))
+    assert heard == [True, False, True]
+
+
 @pytest.mark.parametrize(("level", "lines"), [("warning", ["ours"]), ("debug", ["ours", "theirs", "theirs"])])
 def test_a_process_says_only_its_own_warnings(level: str, lines: list[str]) -> None:
     """Also of a library that has cut its logger off from the root, as libp2p does."""

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from atmosphere.cli import main
 from atmosphere.cli.main import ORDER, _load
+from tests.cli.conftest import Invoke
 
 HEAVY = ("libp2p", "onnxruntime", "numpy", "trio", "rich", "httpx2", "quart_trio", "google.protobuf", "nacl")
 
@@ -54,6 +55,25 @@ def test_an_entry_point_that_is_no_command_is_refused_with_its_name() -> None:
     command = _load(EntryPoint("odd", "json:dumps", "atmosphere.commands"))
     assert isinstance(command, click.Command)
     assert "json:dumps" in CliRunner().invoke(command, []).output
+
+
+@pytest.mark.parametrize("words", [
+    ("ask", "\udcff"),  # a byte of the command line that is not UTF-8
+    ("route", "x", "--model", "\udcff"),
+    ("call", "system/health", "stats", "--args", '{"a": NaN}'),
+    ("call", "system/health", "stats", "--args", "[" * 100_000),
+    ("plan", "show", "/etc/passwd"),
+    ("plan", "show", "ab12", "--unit", "\udcff"),
+    ("plan", "cancel", "x" * 70_000),
+    ("keys", "revoke", "\udcff"),
+    ("knowledge", "add", "/dev/fd/\udcff"),
+])
+def test_odd_words_are_refused_with_a_reason(running: Invoke, cli: Invoke, words: tuple[str, ...]) -> None:
+    for invoke in (running, cli):
+        result = invoke(*words)
+        assert isinstance(result.exception, SystemExit), result.exception
+        assert result.exit_code in (1, 2)
+        assert "Error: " in result.stderr
 
 
 def test_an_unknown_command_is_a_usage_error() -> None:

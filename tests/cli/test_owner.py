@@ -105,6 +105,13 @@ def test_export_never_writes_over_a_file(home: Path, file: Path, cli: Invoke) ->
     assert Keyring(home).has_owner_key
 
 
+def test_export_to_a_name_that_no_disk_takes(cli: Invoke) -> None:
+    cli("init")
+    result = cli("owner", "export", "x" * 300)
+    assert result.exit_code == 1
+    assert "too long" in result.stderr
+
+
 def test_export_where_there_is_no_key_says_where_to_go(file: Path, cli: Invoke) -> None:
     cli("init")
     cli("owner", "export", str(file), "--remove")

@@ -21,6 +21,7 @@ from atmosphere.env import SystemEnv
 from atmosphere.identity import IdentityError, Reason
 from atmosphere.identity.api_keys import ApiKeys
 from atmosphere.identity.revocation import Target
+from atmosphere.knowledge import KnowledgeError
 from atmosphere.mesh.views import CapabilityRef, CapabilityView, ChangeView, NodeView
 from atmosphere.routing.decision import Candidate, Decision, DecisionLog, Refused
 from atmosphere.routing.intent import Intent
@@ -263,7 +264,7 @@ class FakeNode:
 
     async def add_knowledge(self, path: Path) -> Any:
         if path.name == "missing":
-            raise FileNotFoundError(f"no such folder: {path}")
+            raise KnowledgeError(f"{path} is not there")
         return CapabilityRef("1", str(path), "")
 
     async def list_knowledge(self) -> list[Any]:
