@@ -220,9 +220,13 @@ def status_error(who: str, status: int, headers: dict[bytes, bytes], body: bytes
     if len(details) > DETAILS_MAX_BYTES:  # escapes make JSON longer than what it says
         details = json.dumps({"status": status, "body": text[:500]}).encode()
     retry_after = headers.get(b"retry-after", b"")
+    said = _said(parsed, text)
+    if 300 <= status < 400:
+        where = headers.get(b"location", b"").decode("latin-1")[:200]
+        said = f"a redirect to {where!r}, which is not followed; give the address that works"
     return CallError(
         Code.BACKEND,
-        f"{who} answered {status}: {_said(parsed, text)}",
+        f"{who} answered {status}: {said}",
         retryable=status in _RETRYABLE_STATUS,
         retry_after_ms=int(retry_after) * 1000 if retry_after.isdigit() and len(retry_after) < 6 else 0,
         details=details,

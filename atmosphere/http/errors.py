@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from protocols.call.errors import CallError, Code
@@ -76,12 +76,12 @@ def failure(error: CallError) -> Answer:
     headers: Headers = ()
     if error.code is Code.UNKNOWN_OUTCOME:
         headers = ((b"x-should-retry", b"false"),)  # SDKs retry a 502 by themselves: here that could do it twice
-    elif error.code in _WAIT:
+    elif error.code in _WAIT or error.retry_after_ms:
         headers = ((b"retry-after", str(max(1, math.ceil(error.retry_after_ms / 1000))).encode()),)
     if error.code is Code.BACKEND:
         own = _backend_answer(error)
         if own is not None:
-            return own
+            return replace(own, headers=headers)
     status = _STATUS.get(error.code, 500)
     return Answer(status, envelope(status, error.message, error.code), headers)
 

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 LAST_WORDS_S = 1.0
 """How long a stream that this node ends (it is stopping) may take to say so."""
 
+_NO_ANSWER = "the node or its backend sent something that is no answer to this"
+
 _SSE = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"),
         (b"x-accel-buffering", b"no"))
 
@@ -281,23 +283,34 @@ def _openai_job(data: bytes, intent_of: Callable[[Body, Extension], Intent]) -> 
 
 def _to_floats(result: bytes) -> bytes:
     """An embeddings answer with lists of numbers in place of base64."""
-    answer = json.loads(result)
-    for item in answer.get("data", ()):
-        vector = item.get("embedding")
-        if isinstance(vector, str):
-            item["embedding"] = numpy.frombuffer(base64.b64decode(vector), dtype="<f4").tolist()
-    return json.dumps(answer, separators=(",", ":")).encode()
+    try:
+        answer = json.loads(result)
+        for item in answer.get("data", ()):
+            vector = item.get("embedding")
+            if isinstance(vector, str):
+                item["embedding"] = numpy.frombuffer(base64.b64decode(vector), dtype="<f4").tolist()
+        return json.dumps(answer, separators=(",", ":"), allow_nan=False).encode()
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise CallError(Code.BACKEND, f"{_NO_ANSWER}: {error}") from error
 
 
 def _one_line(piece: bytes) -> bytes:
     """A piece may not end its own event: JSON with line breaks is written again without them."""
     if b"\n" in piece or b"\r" in piece:
-        return json.dumps(json.loads(piece)).encode()
+        return json.dumps(_read(piece)).encode()
     return piece
 
 
+def _read(result: bytes) -> Any:
+    """What another node sent as JSON; it may have sent anything. Raises CallError."""
+    try:
+        return json.loads(result)
+    except (ValueError, RecursionError) as error:
+        raise CallError(Code.BACKEND, f"{_NO_ANSWER}: {error}") from error
+
+
 def _explained(result: bytes, execution: Execution) -> bytes:
-    answer = json.loads(result)
+    answer = _read(result)
     if not isinstance(answer, dict):
         return result
     answer["atmosphere"] = _explanation(execution)

@@ -15,6 +15,7 @@ from atmosphere.capabilities.adapters.openai import OpenAIBackend, chat_card, gu
 from atmosphere.capabilities.backend import BackendGone, ToolCall
 from atmosphere.capabilities.card import Card
 from protocols.call import Code
+from tests.backends.http_server import Log, Reply, Request
 from tests.backends.openai_server import DIMENSIONS, OpenAIServer, vector_of
 from tests.backends.running import Running, running
 from tests.capabilities.calls import failure, invoke, user
@@ -151,6 +152,56 @@ async def test_a_stream_that_breaks_is_never_silent(backend: OpenAIBackend, word
 async def test_broken_before_the_first_token_may_be_tried_elsewhere(backend: OpenAIBackend) -> None:
     error = await failure(backend, CHAT, "chat", messages=user("[[break after 0]]"), stream=True)
     assert (error.code, error.retryable) == (Code.BACKEND, True)
+
+
+ODD: list[tuple[str, bytes, bool]] = [
+    # content type, body, streamed
+    ("text/html", b"<html>hello</html>", False),
+    ("application/json", b"", False),
+    ("application/json", b'{"choices": [', False),
+    ("application/json", b"[1, 2]", False),
+    ("application/json", b"null", False),
+    ("application/json", b"\x1f\x8b\x08\x00", False),
+    ("text/event-stream", b'data: {"choices": []}\n\ndata: [DONE]\n\n', False),
+    ("text/event-stream", b"data: not json\n\ndata: [DONE]\n\n", True),
+    ("text/event-stream", b"data: \n\ndata: [DONE]\n\n", True),
+]
+
+
+@pytest.mark.parametrize(("kind", "body", "stream"), ODD)
+async def test_what_is_no_answer_does_not_pass_for_one(kind: str, body: bytes, stream: bool) -> None:
+    """Whatever its status says; another node may have a server that answers."""
+
+    async def nonsense(request: Request, reply: Reply, log: Log) -> None:
+        await reply.bytes(body, content_type=kind)
+
+    async with running(nonsense) as run:
+        backend = OpenAIBackend(run.url)
+        error = await failure(backend, CHAT, "chat", messages=user("x"), stream=stream)
+        assert (error.code, error.retryable) == (Code.BACKEND, True)
+        assert "JSON object" in error.message
+        await backend.aclose()
+
+
+async def test_white_space_around_an_answer_is_fine() -> None:
+    async def spaced(request: Request, reply: Reply, log: Log) -> None:
+        await reply.bytes(b' \n{"choices": []}\r\n ')
+
+    async with running(spaced) as run:
+        backend = OpenAIBackend(run.url)
+        assert (await invoke(backend, CHAT, "chat", messages=user("x")))[0] == {"choices": []}
+        await backend.aclose()
+
+
+async def test_a_redirect_is_named_and_not_followed() -> None:
+    async def elsewhere(request: Request, reply: Reply, log: Log) -> None:
+        await reply.bytes(b"", status=307, headers={"location": "https://elsewhere/v1"})
+
+    async with running(elsewhere) as run:
+        backend = OpenAIBackend(run.url)
+        error = await failure(backend, CHAT, "chat", messages=user("x"))
+        assert "redirect to 'https://elsewhere/v1', which is not followed" in error.message
+        await backend.aclose()
 
 
 async def test_a_stream_that_finishes_without_done_is_whole(backend: OpenAIBackend) -> None:

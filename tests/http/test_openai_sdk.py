@@ -154,6 +154,8 @@ FAILURES: list[tuple[Work, type[openai.APIStatusError], int, str | None]] = [
     (fails(Code.BACKEND, details=b'{"status": 200, "body": {}}'), openai.InternalServerError, 502, "backend"),
     (fails(Code.BACKEND, details=b'{"status": 422, "body": {"error": {"message": "ctx", "code": "ctx_full"}}}'),
      openai.UnprocessableEntityError, 422, "ctx_full"),
+    (fails(Code.BACKEND, details=b'{"status": 429, "body": {"error": {"code": "slow_down"}}}', retry_after_ms=2000),
+     openai.RateLimitError, 429, "slow_down"),
     (fails(Code.BACKEND, details=b'{"status": 500, "body": "oops"}'), openai.InternalServerError, 500, "backend"),
 ]
 
@@ -169,23 +171,47 @@ async def test_failures_are_typed(serving: Serving, work: Work, kind: type[opena
             assert (caught.value.status_code, caught.value.code) == (status, code)
             headers = caught.value.response.headers
             assert headers.get("x-should-retry") == ("false" if code == "unknown_outcome" else None)
-            assert headers.get("retry-after") == {"rate_limited": "2", "overloaded": "1"}.get(code or "")
+            assert headers.get("retry-after") == {"rate_limited": "2", "slow_down": "2", "overloaded": "1"}.get(code or "")
 
 
 @pytest.mark.logs_errors
-async def test_bug_is_answered(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
+async def test_bug_is_answered(
+    serving: Serving, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A defect becomes a 500 that names the request; the log has it under that name, and the node lives."""
-
-    async def none(intent: Intent, args: bytes, emit: Emit) -> bytes:
-        return b"not json"
-
-    async with serving(none) as served, sdk(served) as client:
+    monkeypatch.setattr("atmosphere.http.work._to_floats", lambda result: 1 / 0)
+    async with serving() as served, sdk(served) as client:
         with pytest.raises(openai.InternalServerError) as caught:
             await client.embeddings.create(model="tiny", input="x", encoding_format="float")
         name = caught.value.response.headers["x-atmosphere-request-id"]
         assert name in caught.value.message
         assert name in caplog.text
         await client.models.list()
+
+
+NO_VECTORS = [b"", b"not json", b"[1]", b'{"data": 5}', b'{"data": [5]}', b'{"data": [{"embedding": "AAAA"}]}',
+              b'{"data": [{"embedding": "AADAfw=="}]}', b"[" * 100_000]
+
+
+@pytest.mark.parametrize("sent", NO_VECTORS)
+async def test_nonsense_of_another_node_is_no_bug_of_ours(serving: Serving, sent: bytes) -> None:
+    async def nonsense(intent: Intent, args: bytes, emit: Emit) -> bytes:
+        return sent
+
+    async with serving(nonsense) as served, sdk(served) as client:
+        with pytest.raises(openai.InternalServerError, match="no answer to this") as caught:
+            await client.embeddings.create(model="tiny", input="x", encoding_format="float")
+        assert (caught.value.status_code, caught.value.code) == (502, "backend")
+
+
+async def test_a_piece_of_nonsense_with_line_breaks_is_an_error_of_the_stream(serving: Serving) -> None:
+    async def nonsense(intent: Intent, args: bytes, emit: Emit) -> bytes:
+        await emit(b"data: [DONE]\n\n")
+        return b""
+
+    async with serving(nonsense) as served, sdk(served) as client:
+        with pytest.raises(openai.APIError, match="no answer to this"):
+            _ = [part async for part in await client.chat.completions.create(model="x", messages=USER, stream=True)]
 
 
 async def test_sdk_retries_once_more_only_where_told(serving: Serving) -> None:

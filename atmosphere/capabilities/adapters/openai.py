@@ -179,6 +179,9 @@ class OpenAIBackend(Backend):
             raise error.as_call_error(answered=False) from error
         if answer.status != 200:
             raise answer.call_error(self.name)
+        if not (_opens_object(answer.body[:64]) and answer.body[-64:].rstrip().endswith(b"}")):
+            message = f"{self.name} answered {path} with something else than a JSON object; is this its address?"
+            raise CallError(Code.BACKEND, message, retryable=True)
         return answer.body
 
     async def _stream(self, path: str, body: bytes, emit: Emit) -> None:
@@ -200,6 +203,8 @@ class OpenAIBackend(Backend):
                             with trio.move_on_after(LINGER_S):
                                 await answer.next()
                             return
+                        if not _opens_object(data):
+                            raise SseError("an event is no JSON object")
                         if b'"error"' in data[:16]:
                             self._raise_if_error(data)
                         await emit(data)
@@ -208,7 +213,8 @@ class OpenAIBackend(Backend):
         except UpstreamError as error:
             raise error.as_call_error(answered=emitted) from error
         except SseError as error:
-            raise CallError(Code.BACKEND, f"{self.name}: the stream broke: {error}") from error
+            message = f"{self.name}: the stream broke: {error}"
+            raise CallError(Code.BACKEND, message, retryable=not emitted) from error
         if not any(_finishes(data) for data in last):
             message = f"{self.name}: the stream broke: it ended before the answer was finished"
             raise CallError(Code.BACKEND, message, retryable=not emitted)
@@ -341,6 +347,11 @@ def _context(model: dict[str, Any]) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_CONTEXT_TOKENS:
             return value
     return 0
+
+
+def _opens_object(data: bytes) -> bool:
+    """The cheap part of the question whether *data* is a JSON object: a page or an empty answer is none."""
+    return data.startswith(b"{") or data.lstrip().startswith(b"{")
 
 
 def _finishes(data: bytes) -> bool:
