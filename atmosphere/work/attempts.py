@@ -222,11 +222,21 @@ class Attempts:
             await trio.sleep(LOOK_S if slow is None else max(0.0, since + slow - self._env.monotonic()))
             if slow is None:
                 continue
-            second = next((other for other in others if task.repeatable(other) and not self.wait_s(other)), None)
+            second = self._best(other for other in others if task.repeatable(other) and not self.wait_s(other))
             if second is not None and task.may_repeat():
                 others.remove(second)
                 return second
             since = self._env.monotonic()
+
+    def _best(self, candidates: Iterable[Candidate]) -> Candidate | None:
+        """The first one; of its card, the first whose pace is known: a second try is no time to find out about one."""
+        able = list(candidates)
+        known = (one for one in able if one.card_id == able[0].card_id and self.seconds(one))
+        return next(known, able[0]) if able else None
+
+    def seconds(self, candidate: Candidate) -> float:
+        """What a call takes there, as it went here or as the node states it; 0: not known."""
+        return self.pairs.of(candidate).seconds or self._table.pace_s(candidate.peer, candidate.card_id)
 
     def _slow_after(self, candidate: Candidate, others: Iterable[Candidate], tool: str) -> float | None:
         """Seconds after which *candidate* is slow, as it went here or, until that says enough, as its like state it."""
@@ -303,7 +313,7 @@ class Attempts:
     def _silent(self, asked: Asked) -> None:
         """Nobody waits for *asked* any longer: if that is late for it, it takes at least so long."""
         candidate, seconds = asked.candidate, self._env.monotonic() - asked.began
-        if seconds > (asked.pair.seconds or self._table.pace_s(candidate.peer, candidate.card_id) or LEAST_NEW_S):
+        if seconds > (self.seconds(candidate) or LEAST_NEW_S):
             asked.pair.took(seconds)
             self._outcomes.silent(candidate.peer, candidate.card_id, seconds)
 

@@ -69,8 +69,7 @@ class Choice:
         self, candidates: Sequence[Candidate], usual: Callable[[list[float]], float]
     ) -> Callable[[Candidate], float]:
         """What a call takes at each: as it went here, or as the node states it, or as is *usual* of the others."""
-        pairs, stated = self._attempts.pairs, self._table.pace_s
-        seconds = {id(one): pairs.of(one).seconds or stated(one.peer, one.card_id) for one in candidates}
+        seconds = {id(one): self._attempts.seconds(one) for one in candidates}
         unknown = usual(list(filter(None, seconds.values())) or [1.0])
         return lambda one: seconds[id(one)] or unknown
 

@@ -49,6 +49,13 @@ async def test_the_first_slow_call_is_hedged_by_what_the_nodes_state(autojump_cl
         assert await timed(here) == (THIRD, pytest.approx(SLOW_FACTOR * 1.9 + 2.0))
 
 
+async def test_the_second_is_one_that_is_known(autojump_clock: trio.abc.Clock) -> None:
+    async with world({OTHER: takes(60.0), THIRD: takes(60.0), FOURTH: takes(2.0)}) as here:
+        state(here, fourth=2000)
+        assert await timed(here) == (FOURTH, pytest.approx(SLOW_FACTOR * 2.0 + 2.0))
+        assert here.mesh.asked(THIRD) == 0
+
+
 @pytest.mark.parametrize("effects", [Effects.IDEMPOTENT, Effects.ONCE])
 async def test_what_has_effects_is_not(effects: Effects, autojump_clock: trio.abc.Clock) -> None:
     async with world({OTHER: takes(60.0), THIRD: takes(2.0)}, effects) as here:

@@ -1,4 +1,4 @@
-"""Maps of units over whole nodes and real sockets: what a broken connection and a cancelled map do there."""
+"""Units over whole nodes and real sockets: what a broken connection, a cancelled map and a stated pace do there."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import trio
 
 from atmosphere.capabilities.backend import Backend, Emit, Provision, ToolCall
-from atmosphere.capabilities.card import Card, Effects, Tool
+from atmosphere.capabilities.card import Card, Effects, Tool, card_id
 from atmosphere.node import Node
-from atmosphere.routing.intent import Intent
+from atmosphere.routing.intent import Constraints, Intent
 from atmosphere.work.units import Outcome, Unit, UnitResult
 from tests.meshes import mesh_of, until
 
@@ -21,6 +21,7 @@ CARD = Card(
     "Writes down what it did",
     tools=tuple(Tool(str(effects), effects=effects) for effects in Effects),
 )
+CARD_ID = card_id(CARD.encode())
 SLOTS = 4
 
 
@@ -100,3 +101,16 @@ async def test_a_map_that_is_cancelled_cancels_its_calls_at_the_other_nodes(tmp_
         for node in (b, c):
             await until(lambda node=node: node.registry.statistics().running == 0)  # type: ignore[misc]
             assert node.registry.statistics().waiting == 0
+
+
+async def test_who_never_called_keeps_away_from_a_node_that_others_found_slow(tmp_path: Path) -> None:
+    async with mesh_of(tmp_path, "ABC") as (_, (here, slow, quick)):
+        made = await ledgers(here, [slow, quick], 0.05)
+        made[0].service_s = 2.0
+        for ledger in made:  # their own users have called them
+            intent = Intent(tool="none", constraints=Constraints(node=ledger.node.peer_id))
+            assert (await ledger.node.dispatcher.unit(Unit(intent, b"{}"))).ok
+        await until(lambda: all(here.table.pace_s(node.peer_id, CARD_ID) for node in (slow, quick)))
+        for unit in units("once", 4):
+            assert (await here.dispatcher.unit(unit)).peer == quick.peer_id
+        assert made[0].keys.total() == 1
