@@ -16,6 +16,8 @@ class CapabilityRef:
     id: str
     type: str
     model: str
+    pace_ms: int = 0
+    """What the node says a call takes there lately; 0: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,9 @@ def _node_view(table: GradientTable, node: Node, now: float) -> NodeView:
         rtt_ms=node.rtt_ms if node.rtt_ms is None else round(node.rtt_ms, 2),
         load=node.load_permille / 1000,
         capabilities=tuple(
-            CapabilityRef(entry.card.hex(), table.cards[entry.card].type, table.cards[entry.card].model)
+            CapabilityRef(
+                entry.card.hex(), table.cards[entry.card].type, table.cards[entry.card].model, entry.pace_ms
+            )
             for entry in entries
             if entry.card in table.cards
         ),
