@@ -221,8 +221,8 @@ def status_error(who: str, status: int, headers: dict[bytes, bytes], body: bytes
         details = json.dumps({"status": status, "body": text[:500]}).encode()
     retry_after = headers.get(b"retry-after", b"")
     said = _said(parsed, text)
-    if 300 <= status < 400:
-        where = headers.get(b"location", b"").decode("latin-1")[:200]
+    if 300 <= status < 400 and b"location" in headers:
+        where = headers[b"location"].decode("latin-1")[:200]
         said = f"a redirect to {where!r}, which is not followed; give the address that works"
     return CallError(
         Code.BACKEND,

@@ -171,7 +171,8 @@ async def test_failures_are_typed(serving: Serving, work: Work, kind: type[opena
             assert (caught.value.status_code, caught.value.code) == (status, code)
             headers = caught.value.response.headers
             assert headers.get("x-should-retry") == ("false" if code == "unknown_outcome" else None)
-            assert headers.get("retry-after") == {"rate_limited": "2", "slow_down": "2", "overloaded": "1"}.get(code or "")
+            waits = {"rate_limited": "2", "slow_down": "2", "overloaded": "1"}
+            assert headers.get("retry-after") == waits.get(code or "")
 
 
 @pytest.mark.logs_errors
