@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -13,7 +14,7 @@ import trio
 from atmosphere.http.errors import HttpError
 from atmosphere.http.gate import Gate, Head, Incoming, Message
 from atmosphere.routing.intent import Intent
-from tests.http.conftest import LIMITS, Served, Serving, read_all
+from tests.http.conftest import IMPATIENT, LIMITS, Served, Serving, read_all
 from tests.http.fake_node import Emit, chunk
 
 HOST = b"Host: localhost\r\n"
@@ -24,6 +25,12 @@ CHAT = b"POST /v1/chat/completions HTTP/1.1\r\n" + HOST
 def post(body: bytes, *, headers: bytes = JSON, path: bytes = b"/v1/chat/completions", host: bytes = HOST) -> bytes:
     return (b"POST " + path + b" HTTP/1.1\r\n" + host + headers + b"Connection: close\r\n"
             + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+
+@pytest.fixture
+def serving(serving: Serving) -> Serving:
+    """Serving clients that the server is not patient with."""
+    return partial(serving, limits=IMPATIENT)
 
 
 GOOD = b'{"messages": [{"role": "user", "content": "hi"}]}'
