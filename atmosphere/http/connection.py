@@ -142,14 +142,14 @@ class _Http1(H11Protocol):
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         """Send *event*; the head of an answer is kept back until its first bytes, or its end, are there."""
-        if isinstance(event, h11.Response):
-            self._head = self.connection.send(event) or b""
-            return
         try:
             data = self.connection.send(event) or b""
         except h11.LocalProtocolError:
             if self.connection.their_state != h11.ERROR:
                 raise
+            return  # refused already, for what came after the request
+        if isinstance(event, h11.Response):
+            self._head = data
             return
         if self._head:
             data, self._head = self._head + data, b""

@@ -86,6 +86,8 @@ CASES: dict[str, tuple[bytes, int, str]] = {
     "negative deadline": (post(b'{"messages": [{"role": "user"}], "atmosphere": {"deadline_ms": -1}}'), 400,
                           "deadline_ms"),
     "half a character": (post(b'{"messages": [{"role": "user"}], "model": "\\ud800"}'), 400, "half a character"),
+    "more after the last request": (b"GET /v1/models HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\nGET ", 400,
+                                    "malformed"),
     "two slashes": (b"GET /v1//models HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n", 404, "no such route"),
     "unknown route": (post(b"{}", path=b"/v1/responses"), 404, "no such route"),
     "an admin route": (b"GET /v1/admin/status HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n", 404, "route"),
