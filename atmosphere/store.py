@@ -6,6 +6,7 @@ list of migrations that only ever grows. ``Store.memory(env)`` is the twin for t
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -91,6 +92,20 @@ MIGRATIONS: tuple[str, ...] = (
 )
 
 
+_REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
+_SQLITE_REFUSED = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
+                             sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM})
+
+
+def disk_trouble(error: BaseException) -> str:
+    """What the disk refused, if that is what *error* says (full, read-only, not ours); else ""."""
+    if isinstance(error, sqlite3.OperationalError):
+        return str(error) if getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_REFUSED else ""
+    if isinstance(error, OSError) and error.errno in _REFUSED:
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    return ""
+
+
 class StoreError(Exception):
     """The node's database cannot be used; the message names the file and the next step."""
 
@@ -113,8 +128,10 @@ class Store:
             else:
                 self._connection.execute("PRAGMA page_size = 1024")  # each table begins with a page: half the memory
             self._migrate()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, OSError) as error:
+            refused = disk_trouble(error)
             raise StoreError(
+                f"cannot open {self._where}: {refused}. Make room, or check who owns the folder." if refused else
                 f"cannot open {self._where}: {error}. Move the file away to start with an empty one."
             ) from error
 
@@ -154,10 +171,11 @@ class Store:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 result = change(self._connection)
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # a full disk may have ended it
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
             return result
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from pathlib import Path
 
 import pytest
 
 from atmosphere.env import FixedEnv
-from atmosphere.store import MIGRATIONS, Store, StoreError
+from atmosphere.store import MIGRATIONS, Store, StoreError, disk_trouble
 
 
 def test_a_counter_goes_on_after_a_restart(tmp_path: Path) -> None:
@@ -53,3 +54,28 @@ def test_what_is_no_database_is_named_with_the_way_out(tmp_path: Path) -> None:
     path.write_bytes(b"not a database at all" * 100)
     with pytest.raises(StoreError, match="Move the file away"):
         Store(path, FixedEnv())
+
+
+def test_a_full_disk_is_told_from_a_damaged_file_and_is_over_when_there_is_room() -> None:
+    store = Store.memory(FixedEnv())
+    store.write_now(lambda connection: connection.execute("PRAGMA max_page_count = 1"))  # as if no page were left
+    with pytest.raises(sqlite3.OperationalError) as caught:
+        store.write_now(lambda connection: connection.execute("CREATE TABLE more (x TEXT) STRICT"))
+    assert "full" in disk_trouble(caught.value)
+    store.write_now(lambda connection: connection.execute("PRAGMA max_page_count = 1000000"))
+    store.write_now(lambda connection: connection.execute("CREATE TABLE more (x TEXT) STRICT"))
+    store.close()
+
+
+def test_a_statement_of_ours_that_is_wrong_is_no_trouble_of_the_disk() -> None:
+    store = Store.memory(FixedEnv())
+    with pytest.raises(sqlite3.OperationalError) as caught:
+        store.read_now(lambda connection: connection.execute("SELECT * FROM nowhere"))
+    assert disk_trouble(caught.value) == disk_trouble(ValueError("x")) == disk_trouble(OSError(errno.EPIPE, "x")) == ""
+    assert disk_trouble(OSError(errno.EROFS, "Read-only file system", "/x")) == "/x: Read-only file system"
+    store.close()
+
+
+def test_a_place_that_cannot_be_written_is_not_called_damaged(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="Make room, or check who owns the folder"):
+        Store(tmp_path / "nowhere" / "node.db", FixedEnv())

@@ -17,7 +17,7 @@ from atmosphere.embedding import EmbedderError
 from atmosphere.http.server import Bound, ServeError, serve
 from atmosphere.identity import HomeError, IdentityError
 from atmosphere.node import Node, open_node
-from atmosphere.store import StoreError
+from atmosphere.store import StoreError, disk_trouble
 from transports.errors import ListenError
 
 FIRST_LOOK_S = 0.5
@@ -38,7 +38,7 @@ def run_node(home: Path, config: Config) -> None:
         trio.run(_main, home, config)
     except Exception as error:
         causes = list(_leaves(error))
-        if all(isinstance(cause, EXPECTED) for cause in causes):
+        if all(isinstance(cause, EXPECTED) or disk_trouble(cause) for cause in causes):
             raise _explain(causes[0]) from error
         raise
 
@@ -47,6 +47,9 @@ def _explain(error: BaseException) -> Failure:
     if isinstance(error, ListenError):
         return Failure(str(error), "stop what listens there, or choose another address with --listen "
                                    "/ip4/0.0.0.0/tcp/PORT (or `port` in config.yaml)")
+    why = disk_trouble(error)
+    if why:
+        return Failure(f"the disk refuses: {why}", "make room, or check who owns the folder")
     return Failure(str(error))
 
 

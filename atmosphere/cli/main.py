@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -24,6 +25,18 @@ class EntryPointGroup(click.Group):
     A command that cannot be imported is still listed, says why in the list, and fails with that reason when it is
     called; the other commands keep working.
     """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a disk that is full, read-only or somebody else's is an expected failure."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            from atmosphere.store import disk_trouble
+
+            why = disk_trouble(error)
+            if not why:
+                raise
+            raise Failure(f"the disk refuses: {why}", "make room, or check who owns the folder") from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         names = {point.name for point in entry_points(group=COMMANDS)} | set(self.commands)

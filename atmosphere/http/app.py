@@ -6,6 +6,8 @@ passes the gate as plain ASGI, the routes of ``work.JOBS`` are answered there, a
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -20,6 +22,9 @@ from atmosphere.http.gate import Gate, Gone, Incoming, Message, Receive, Scope, 
 from atmosphere.http.port import HttpNode
 from atmosphere.http.work import JOBS, run_job, understand
 from atmosphere.identity.api_keys import ApiKey
+from atmosphere.store import disk_trouble
+
+log = logging.getLogger(__name__)
 
 HEALTH = "/v1/health"
 """Answers everybody, however busy the node is: it says that it lives. So it takes no body."""
@@ -97,6 +102,8 @@ def create_app(node: HttpNode, gate: Gate, access: Access | None = None) -> Http
         app.register_blueprint(decision_log.create(node))
     app.register_error_handler(HttpError, _refused)
     app.register_error_handler(HTTPException, _http_exception)
+    app.register_error_handler(OSError, _disk_refused)
+    app.register_error_handler(sqlite3.OperationalError, _disk_refused)
     return app
 
 
@@ -111,6 +118,16 @@ async def _refused(error: HttpError) -> Response:
     for name, value in answer.headers:
         response.headers[name.decode()] = value.decode()
     return response
+
+
+async def _disk_refused(error: Exception) -> Response:
+    """A full disk is no bug. Nothing was done: what must be kept is on disk before it counts."""
+    why = disk_trouble(error)
+    if not why:
+        raise error
+    log.warning("the disk refuses: %s", why)
+    return await _refused(HttpError(507, f"this node cannot write to its disk ({why}), so this was not done; "
+                                    "make room, or check who owns its folder, and try again", "disk_refused"))
 
 
 async def _http_exception(error: HTTPException) -> Response:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import click
 import pytest
@@ -74,6 +76,16 @@ def test_odd_words_are_refused_with_a_reason(running: Invoke, cli: Invoke, words
         assert isinstance(result.exception, SystemExit), result.exception
         assert result.exit_code in (1, 2)
         assert "Error: " in result.stderr
+
+
+def test_a_full_disk_is_no_traceback(cli: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, *args: object, **more: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    result = cli("backend", "add", "http://127.0.0.1:9")
+    assert result.exit_code == 1
+    assert "No space left" in result.stderr
 
 
 def test_an_unknown_command_is_a_usage_error() -> None:

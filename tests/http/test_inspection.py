@@ -6,6 +6,8 @@ import httpx2
 import pytest
 
 from atmosphere.cli.logs import OnlyOurs
+from atmosphere.env import SystemEnv
+from atmosphere.store import Store
 from tests.http.conftest import Served, Serving
 
 
@@ -33,6 +35,21 @@ async def test_a_place_in_the_log_is_a_number(serving: Serving, since: str) -> N
 async def test_not_on_the_public_interface(serving: Serving, path: str) -> None:
     async with serving() as served, httpx2.AsyncClient() as public:
         assert (await public.get(f"{served.bound.url}/v1/admin/{path}")).status_code == 404
+
+
+async def test_a_full_disk_is_no_bug(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.memory(SystemEnv())
+    store.write_now(lambda connection: connection.execute("PRAGMA max_page_count = 1"))  # as if no page were left
+
+    def full() -> None:
+        store.write_now(lambda connection: connection.execute("CREATE TABLE more (x TEXT) STRICT"))
+
+    async with serving() as served, owner(served) as control:
+        monkeypatch.setattr(served.node, "statistics", full)
+        answer = await control.get("/v1/admin/statistics")
+        assert answer.status_code == 507
+        assert "disk is full" in answer.json()["error"]["message"]
+    store.close()
 
 
 @pytest.mark.logs_errors
