@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, log2
 from typing import Any
@@ -52,16 +52,16 @@ class Meter:
 
     def _count_copies(self, gossip: Gossip) -> None:
         pubsub = gossip._pubsub
-        push, own = pubsub.push_msg, pubsub.my_id
+        accepts, own = pubsub.accepts, pubsub.my_id
 
-        def counting(forwarder: Any, message: Any) -> Awaitable[None]:
+        def counting(forwarder: Any, message: Any) -> bool:
             if self.following and forwarder != own:
                 said = self.said.get(message.data)
                 if said is not None:
                     said.copies += 1
-            return push(forwarder, message)
+            return accepts(forwarder, message)
 
-        pubsub.push_msg = counting  # type: ignore[assignment, method-assign]
+        pubsub.accepts = counting  # type: ignore[assignment, method-assign]
 
     def published(self, number: int, topic: str, data: bytes) -> None:
         if self.following and data not in self.said:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 import trio
-from libp2p.peer.id import ID
 
 from transports.errors import TransportError
+from transports.libp2p.ids import library_id
 from transports.libp2p.pubsub import Pubsub, peer_of
 from transports.peer_id import PeerId
 from transports.score import Standing
@@ -118,11 +118,11 @@ class Gossip:
         Opens our stream to it and announces our topics; while the peer stays admitted and connected the stream is
         opened again when it breaks. Returns after the first attempt.
         """
-        await self._pubsub.start_peer(ID(peer.raw), self._nursery)
+        await self._pubsub.start_peer(library_id(peer.raw), self._nursery)
 
     def remove_peer(self, peer: PeerId) -> None:
         """Stop to gossip with *peer*, at once."""
-        self._pubsub.stop_peer(ID(peer.raw))
+        self._pubsub.stop_peer(library_id(peer.raw))
 
     def topic_peers(self, topic: str) -> frozenset[PeerId]:
         """Gossip peers that have announced *topic*."""
@@ -135,11 +135,11 @@ class Gossip:
 
     def is_grafted(self, peer: PeerId) -> bool:
         """Whether messages on any topic are sent to *peer* as they come."""
-        return any(ID(peer.raw) in peers for peers in self._pubsub.router.mesh.values())
+        return any(library_id(peer.raw) in peers for peers in self._pubsub.router.mesh.values())
 
     def standing(self, peer: PeerId) -> Standing:
         """What follows from what *peer* has lately done here."""
-        return self._pubsub.scores.standing(ID(peer.raw), trio.current_time())
+        return self._pubsub.scores.standing(library_id(peer.raw), trio.current_time())
 
     def statistics(self) -> GossipStatistics:
         mesh = self._pubsub.router.mesh

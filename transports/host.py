@@ -39,6 +39,7 @@ from transports.libp2p import multistream
 from transports.libp2p.connection import Connection
 from transports.libp2p.gossipsub import make_router
 from transports.libp2p.host import LibraryHost, open_negotiated, stands
+from transports.libp2p.ids import library_id
 from transports.libp2p.muxed_stream import MuxedStream
 from transports.libp2p.noise import NoiseTransport
 from transports.libp2p.pubsub import Pubsub, peer_of
@@ -217,7 +218,7 @@ class Host:
     # Connections --------------------------------------------------------------------------------------------------
 
     def _connections_to(self, peer: PeerId) -> list[Connection]:
-        return cast("list[Connection]", self._swarm.connections.get(ID(peer.raw), []))
+        return cast("list[Connection]", self._swarm.connections.get(library_id(peer.raw), []))
 
     async def connect(self, peer: PeerId, addresses: Sequence[str], *, timeout_s: float | None = None) -> None:
         """Have a connection to *peer*: the one there is, or a new one to *addresses* or those known from before.
@@ -241,7 +242,7 @@ class Host:
         if not self._connections_to(peer):
             done = self._dialling[peer] = trio.Event()
             try:
-                await self._swarm.dial(ID(peer.raw), self._known.get(peer, ()))
+                await self._swarm.dial(library_id(peer.raw), self._known.get(peer, ()))
             finally:
                 del self._dialling[peer]
                 done.set()
@@ -259,7 +260,7 @@ class Host:
 
     async def disconnect(self, peer: PeerId) -> None:
         """Close the connections to *peer* that there are now."""
-        await self._swarm.close_peer(ID(peer.raw))
+        await self._swarm.close_peer(library_id(peer.raw))
 
     def connections(self) -> Mapping[PeerId, ConnectionInfo]:
         """The connected peers, each with its newest connection."""
@@ -277,7 +278,7 @@ class Host:
 
     def is_connected(self, peer: PeerId) -> bool:
         """Whether there is a connection to *peer*."""
-        return ID(peer.raw) in self._swarm.connections
+        return library_id(peer.raw) in self._swarm.connections
 
     def add_listener(
         self,
@@ -301,8 +302,8 @@ class Host:
         """Called by the swarm."""
         self._pinger.forget(peer)
         self.gossip.remove_peer(peer)
-        if peer not in self._admitted and self._swarm.peerstore.has_peer(ID(peer.raw)):
-            self._swarm.peerstore.clear_peerdata(ID(peer.raw))  # strangers must not fill our memory one by one
+        if peer not in self._admitted and self._swarm.peerstore.has_peer(library_id(peer.raw)):
+            self._swarm.peerstore.clear_peerdata(library_id(peer.raw))  # strangers must not fill our memory
         for listener in self._listeners:
             self._tell(listener.on_released if released else listener.on_disconnected, peer)
 
@@ -415,9 +416,9 @@ async def _running(
     config: HostConfig, key_pair: KeyPair, peer_id: PeerId, transports: list[ITransport], upgrader: Upgrader
 ) -> AsyncIterator[Host]:
     peerstore = PeerStore()
-    peerstore.add_key_pair(ID(peer_id.raw), key_pair)
+    peerstore.add_key_pair(library_id(peer_id.raw), key_pair)
     host = Host(config, peer_id)
-    host._swarm = swarm = Swarm(ID(peer_id.raw), peerstore, upgrader, transports, config)
+    host._swarm = swarm = Swarm(library_id(peer_id.raw), peerstore, upgrader, transports, config)
     swarm.policy = host
     library_host = LibraryHost(swarm, lambda: host.addresses, host._register_library, config.negotiation_timeout)
     for protocol, handler in list(library_host.multiselect.handlers.items()):

@@ -84,9 +84,10 @@ class Scores(Generic[K]):
 
     def standing(self, peer: K, now: float) -> Standing:
         """Of *peer* at *now*: the worst since it last did something, as far as its points still bear it."""
-        _, _, worst = self._points.get(peer, (0.0, now, Standing.GOOD))
-        if worst is Standing.GOOD:
-            return worst
+        known = self._points.get(peer) if self._points else None
+        if known is None or known[2] is Standing.GOOD:
+            return Standing.GOOD
+        worst = known[2]
         points = self.of(peer, now)
         if worst is Standing.MUTED and points >= MUTE_AT / 2:
             return worst
@@ -94,7 +95,7 @@ class Scores(Generic[K]):
 
     def shunned(self, peer: K, now: float) -> bool:
         """Whether *peer* has no place in the mesh."""
-        return self.standing(peer, now) is not Standing.GOOD
+        return bool(self._points) and self.standing(peer, now) is not Standing.GOOD
 
     def muted(self, peer: K, now: float) -> bool:
         """Whether *peer* is not listened to."""

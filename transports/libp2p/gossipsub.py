@@ -36,6 +36,7 @@ from libp2p.pubsub.rpc_queue import RpcQueue
 
 from transports.libp2p.gossip_frames import frame_of
 from transports.libp2p.gossip_outbox import GossipOutbox
+from transports.libp2p.ids import library_id
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,11 @@ class GossipSub(LibraryGossipSub):
         peers_to_gossip: dict[ID, dict[str, list[bytes]]],
     ) -> None:
         """To each peer its own GRAFTs, PRUNEs and IHAVEs, in one RPC."""
+        ihaves: dict[str, rpc_pb2.ControlIHave] = {}  # of a topic all hear the same
+        for told in peers_to_gossip.values():
+            for topic, ids in told.items():
+                if topic not in ihaves:
+                    ihaves[topic] = rpc_pb2.ControlIHave(topicID=topic, messageIDs=ids)
         for peer in {*peers_to_graft, *peers_to_prune, *peers_to_gossip}:
             control = rpc_pb2.ControlMessage(
                 graft=[rpc_pb2.ControlGraft(topicID=topic) for topic in peers_to_graft.get(peer, ())],
@@ -110,10 +116,7 @@ class GossipSub(LibraryGossipSub):
                     rpc_pb2.ControlPrune(topicID=topic, backoff=self.prune_back_off)
                     for topic in peers_to_prune.get(peer, ())
                 ],
-                ihave=[
-                    rpc_pb2.ControlIHave(topicID=topic, messageIDs=ids)
-                    for topic, ids in peers_to_gossip.get(peer, {}).items()
-                ],
+                ihave=[ihaves[topic] for topic in peers_to_gossip.get(peer, ())],
             )
             await self.emit_control_message(control, peer)
 
@@ -165,15 +168,14 @@ class GossipSub(LibraryGossipSub):
         """
         assert self.pubsub is not None
         self.mcache.put(pubsub_msg)
-        rpc = rpc_pb2.RPC(publish=[pubsub_msg])
-        message_id = self.pubsub.get_message_id(pubsub_msg)
-        frame, outboxes, unwanted = frame_of(rpc), self.pubsub.peer_queues, self.dont_send_message_ids
-        for peer in self._receivers(pubsub_msg.topicIDs[0]) - {msg_forwarder, ID(pubsub_msg.from_id)}:
+        frame, message_id = frame_of(rpc_pb2.RPC(publish=[pubsub_msg])), self.pubsub.get_message_id(pubsub_msg)
+        outboxes, unwanted = cast("dict[ID, GossipOutbox]", self.pubsub.peer_queues), self.dont_send_message_ids
+        for peer in self._receivers(pubsub_msg.topicIDs[0]) - {msg_forwarder, library_id(pubsub_msg.from_id)}:
             if unwanted and message_id in unwanted.get(peer, ()):
                 continue
             outbox = outboxes.get(peer)
             if outbox is not None:
-                cast(GossipOutbox, outbox).push(frame)
+                outbox.push(frame)
 
     def _receivers(self, topic: str) -> set[ID]:
         """The topic's mesh; of a topic that we do not listen to, some of those who do."""
@@ -184,6 +186,19 @@ class GossipSub(LibraryGossipSub):
         if len(chosen) < self.degree and topic in self.pubsub.peer_topics:
             chosen.update(self._get_in_topic_gossipsub_peers_from_minus(topic, self.degree - len(chosen), chosen))
         return chosen
+
+    def _prune_idontwant_entries(self) -> None:
+        """None stays, not even an empty one: they are looked for in every message to every peer."""
+        self.dont_send_message_ids.clear()
+
+    async def handle_ihave(self, ihave_msg: rpc_pb2.ControlIHave, sender_peer_id: ID) -> None:
+        """Ask for what is not known yet. The library tries to read each id as text first; nearly all are known."""
+        assert self.pubsub is not None
+        unknown = [each for each in ihave_msg.messageIDs if not self.pubsub.seen_messages.has(each)]
+        if unknown:
+            await super().handle_ihave(
+                rpc_pb2.ControlIHave(topicID=ihave_msg.topicID, messageIDs=unknown), sender_peer_id
+            )
 
     async def handle_rpc(self, rpc: rpc_pb2.RPC, sender_peer_id: ID) -> None:
         """Handle control messages about topics that we have joined; bounded in number."""

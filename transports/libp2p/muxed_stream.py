@@ -165,9 +165,9 @@ class MuxedStream(IMuxedStream):
     def write_now(self, data: bytes) -> bool:
         """Hand over all of *data* at once; False, and nothing is handed over, when it would have to wait or fail."""
         conn, size = self.muxed_conn, len(data)
-        if self.done or self.fin_sent or not 0 < size <= min(self.send_window, MAX_PAYLOAD):
+        if self.reset_reason is not None or self.fin_sent or conn.outbox_size > OUTBOX_HIGH:
             return False
-        if conn.outbox_size > OUTBOX_HIGH:
+        if not 0 < size <= MAX_PAYLOAD or size > self.send_window:
             return False
         self.send_window -= size
         conn.queue(DATA, 0, self.stream_id, size, data)

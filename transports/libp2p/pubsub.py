@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import trio
@@ -134,7 +135,9 @@ class Pubsub(LibraryPubsub):
             config.gossip_author_rate, config.gossip_author_burst, MAX_AUTHORS
         )
         self._ignored: TokenBuckets[ID] = TokenBuckets(IGNORED_RATE, IGNORED_BURST, MAX_FORWARDERS)
-        self._rates: dict[ID, tuple[int, int]] = {}
+        self._rates: dict[ID, int] = {}
+        """Messages of each forwarder in this second."""
+        self._rates_until = -inf
 
     def __repr__(self) -> str:
         return f"<Pubsub, {len(self.peers)} peers, topics {sorted(self.judges)}, {self.dropped} dropped>"
@@ -269,17 +272,18 @@ class Pubsub(LibraryPubsub):
                 self.scores.add(peer_id, Fault.MALFORMED, trio.current_time())
                 muxed.abort()
                 return b""
-            at_once(self._handle_rpc(peer_id, rpc))
+            self._handle_rpc(peer_id, rpc)
         return buffer
 
-    async def _handle_rpc(self, peer_id: ID, rpc: rpc_pb2.RPC) -> None:
+    def _handle_rpc(self, peer_id: ID, rpc: rpc_pb2.RPC) -> None:
         try:
             for message in rpc.publish:
-                await self.push_msg(peer_id, message)
+                if self.accepts(peer_id, message):
+                    at_once(self.router.publish(peer_id, message))
             for subscription in rpc.subscriptions[: self.max_subscriptions_per_rpc]:
-                await self._on_subscription(peer_id, subscription)
+                at_once(self._on_subscription(peer_id, subscription))
             if rpc.HasField("control"):
-                await self.router.handle_rpc(rpc, peer_id)
+                at_once(self.router.handle_rpc(rpc, peer_id))
         except Exception:
             logger.exception("an RPC of %s could not be handled; the rest of it is dropped", peer_id)
 
@@ -302,7 +306,12 @@ class Pubsub(LibraryPubsub):
     # Messages -----------------------------------------------------------------------------------------------------
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
-        """Judge a message and forward it if accepted. One that is not decided leaves no trace and may come again.
+        """Judge a message and forward it if accepted; the library comes here with our own."""
+        if self.accepts(msg_forwarder, msg):
+            await self.router.publish(msg_forwarder, msg)
+
+    def accepts(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> bool:
+        """Judge a message. True: it is to be forwarded. One that is not decided leaves no trace and may come again.
 
         What is beyond a forwarder's rate is dropped unread and counts against it, repeated messages too. What is beyond
         an author's rate is dropped; it counts against the author who sends it himself, and not against who forwards it:
@@ -310,43 +319,42 @@ class Pubsub(LibraryPubsub):
         """
         own = msg_forwarder is self._me  # which the library gives where we publish; nobody connects to himself
         now = trio.current_time()
-        if not own and self._over_rate(msg_forwarder):
+        if not own and self._over_rate(msg_forwarder, now):
             self.dropped += 1
             self.scores.add(msg_forwarder, Fault.OVER_RATE, now)
-            return
+            return False
         message_id = self.get_message_id(msg)
         if self.seen_messages.has(message_id):
-            return
+            return False
         if not own:
             if len(msg.topicIDs) != 1 or msg.topicIDs[0] not in self.judges or msg.from_id == self._me_raw:
-                return
+                return False
             topic = msg.topicIDs[0]
             if self.scores.muted(msg_forwarder, now):
-                return  # the rest of an RPC that has just muted it
+                return False  # the rest of an RPC that has just muted it
             author = self._verified_author(msg)
             if author is None:  # its id is not kept: forging the next one of somebody must not silence the real one
                 self.scores.add(msg_forwarder, Fault.REJECTED, now)
-                return
+                return False
             from_author = author.raw == msg_forwarder.to_bytes()
             if self._authors.wait(author, now):
                 self.dropped += 1
                 if from_author:
                     self.scores.add(msg_forwarder, Fault.OVER_RATE, now)
-                return
+                return False
             verdict = self.judges[topic](peer_of(msg_forwarder), author, msg.data)
             if from_author or verdict is not None:  # nobody spends another's share, by forging him or repeating him
                 self._authors.take(author, now)
             if verdict is None:
                 if self._ignored.take(msg_forwarder, now):
                     self.scores.add(msg_forwarder, Fault.OVER_RATE, now)
-                return
-            self.seen_messages.add(message_id)
+                return False
             if not verdict:
                 self.scores.add(msg_forwarder, Fault.REJECTED, now)
-                return
         else:
-            self.seen_messages.add(message_id)
-        await self.router.publish(msg_forwarder, msg)
+            verdict = True
+        self.seen_messages.add(message_id)
+        return verdict
 
     def _verified_author(self, msg: rpc_pb2.Message) -> PeerId | None:
         """Who signed *msg*, or None. Only Ed25519 ids, which carry their key (bug D lives in the other branch)."""
@@ -361,12 +369,12 @@ class Pubsub(LibraryPubsub):
             return None
         return author
 
-    def _over_rate(self, peer_id: ID) -> bool:
-        second = int(trio.current_time())
-        started, count = self._rates.get(peer_id, (second, 0))
-        if started != second:
-            started, count = second, 0
-        self._rates[peer_id] = (started, count + 1)
+    def _over_rate(self, peer_id: ID, now: float) -> bool:
+        if now >= self._rates_until:
+            self._rates_until = int(now) + 1.0
+            self._rates.clear()
+        count = self._rates.get(peer_id, 0)
+        self._rates[peer_id] = count + 1
         return count >= self.config.gossip_rate
 
 

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from libp2p.peer.id import ID
-
+from transports.libp2p.ids import library_id
 from transports.memory.nat import Nat
 from transports.memory.pipe import Uplink
 from transports.peer_id import PeerId
@@ -36,7 +35,7 @@ class Place:
 
     def __init__(self, peer: PeerId, host: str) -> None:
         self.peer = peer
-        self.library_id = ID(peer.raw)
+        self.library_id = library_id(peer.raw)
         self.host = host
         self.nat = Nat.NONE
         self.uplink = Uplink()
