@@ -94,6 +94,7 @@ async def test_what_is_ignored_is_not_forwarded_and_judged_again() -> None:
         await eventually(lambda: boxes[2].data == [b"x"])
 
 
+@pytest.mark.logs_errors
 async def test_a_receiver_that_raises_ignores() -> None:
     def judge(message: GossipMessage) -> Verdict:
         raise ValueError("a bug")

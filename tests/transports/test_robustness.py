@@ -222,6 +222,7 @@ async def test_a_slow_stranger_is_cut_off() -> None:
         assert host.connections() == {}
 
 
+@pytest.mark.logs_errors
 async def test_an_exception_in_a_listener_is_contained() -> None:
     async with hosts(2) as (client, host):
 
