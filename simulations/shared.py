@@ -79,6 +79,26 @@ class Shared(MutableMapping[K, V]):
         else:
             del self._own[key]
 
+    @overload
+    def pop(self, key: K, /) -> V: ...
+    @overload
+    def pop(self, key: K, /, default: V | D) -> V | D: ...
+    def pop(self, key: K, /, default: Any = _ABSENT) -> Any:
+        own = self._own.get(key, _ABSENT)
+        based = self._base.get(key, _ABSENT)
+        found = based if own is _ABSENT else own
+        if found is _ABSENT or found is _GONE:
+            if default is _ABSENT:
+                raise KeyError(key)
+            return default
+        self._length -= 1
+        if based is _ABSENT:
+            del self._own[key]
+        else:
+            self._own[key] = _GONE
+            self._moved.discard(key)
+        return found
+
     def __iter__(self) -> Iterator[K]:
         own, moved = self._own, self._moved
         if not own:
@@ -101,7 +121,7 @@ class Shared(MutableMapping[K, V]):
             yield from self._base.values()
             return
         for key, value in self._base.items():
-            if key not in moved:
+            if not moved or key not in moved:
                 value = own.get(key, value)
                 if value is not _GONE:
                     yield value

@@ -309,7 +309,7 @@ class Watch:
         self._looked = now
         usual = longest_period(nodes)
         for node in list(self._table.nodes.values()):
-            if node.path is not Path.UNKNOWN or node.beacon is None:
+            if now - node.last_seen <= MISSED_BEACONS * usual or node.path is not Path.UNKNOWN or node.beacon is None:
                 continue
             period = max(usual, node.beacon.period_ms / 1000)  # it may have stated its own before it knew the mesh
             silence = now - node.last_seen - MISSED_BEACONS * period

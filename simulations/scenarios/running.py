@@ -120,16 +120,18 @@ def table_error(world: World) -> float:
     running = world.running
     offers = {member: which(member.node.table.nodes[member.peer].offer) for member in running}
     viewers = running[:: max(1, ceil(len(running) / VIEWERS))]
-    wrong = sum(_is_wrong(world, viewer, other, offers) for viewer in viewers for other in world.members)
+    wrong = sum(_wrong_entries(viewer, world.members, offers) for viewer in viewers)
     return wrong / max(1, len(viewers) * (len(running) - 1))
 
 
-def _is_wrong(world: World, viewer: Member, other: Member, offers: Mapping[Member, tuple[int, int]]) -> bool:
-    if viewer is other:
-        return False
-    if other not in offers:
-        return world.knows(viewer, other)
-    return not world.knows(viewer, other) or which(viewer.node.table.nodes[other.peer].offer) != offers[other]
+def _wrong_entries(viewer: Member, members: Sequence[Member], offers: Mapping[Member, tuple[int, int]]) -> int:
+    nodes, wrong = viewer.node.table.nodes, 0
+    for other in members:
+        if other is not viewer:
+            found, offer = nodes.get(other.peer), offers.get(other)
+            seen = which(found.offer) if found is not None and found.usable else None
+            wrong += seen != offer
+    return wrong
 
 
 def which(offer: Offer | None) -> tuple[int, int]:

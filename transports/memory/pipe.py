@@ -40,6 +40,10 @@ class Passage(Enum):
     """Nothing comes through: TCP sends again and again, at growing intervals, and gives up after a while."""
 
 
+_OPEN = Passage.OPEN
+"""At hand: a member is looked up by a function of its class."""
+
+
 class Ends(Protocol):
     """What a pipe tells the two ends of its connection."""
 
@@ -132,19 +136,23 @@ class Pipe:
         leaves = now
         if uplink.bytes_per_s != math.inf:
             leaves = uplink.free_at = max(now, uplink.free_at) + size / uplink.bytes_per_s
-        self._free_at = max(leaves, self._free_at) + size / link.bytes_per_s
-        arrival = self._free_at + link.latency_s + extra_s
+        if leaves < self._free_at:
+            leaves = self._free_at
+        self._free_at = leaves = leaves + size / link.bytes_per_s
+        arrival = leaves + link.latency_s + extra_s
         if link.jitter_s:
             arrival += link.jitter_s * self._draw()
         if link.loss:
             arrival += link.lost_for(size, self._draw)
-        self._last = arrival = max(arrival, self._last)
+        if arrival < self._last:
+            arrival = self._last
+        self._last = arrival
         self.in_flight += size
         self.under_way.append((arrival, size, item))
-        if self.passage is Passage.OPEN:
-            self._schedule()
-        else:
+        if self.passage is not _OPEN:
             self._stuck(now)
+        elif not self._scheduled:
+            self._schedule()
 
     def _schedule(self) -> None:
         if self.under_way and not self._scheduled:
@@ -155,13 +163,13 @@ class Pipe:
         self._scheduled = False
         limit = trio.current_time() + 1e-6
         under_way, receiver = self.under_way, self.receiver
-        while under_way and under_way[0][0] <= limit and self.passage is Passage.OPEN:
+        while under_way and under_way[0][0] <= limit and self.passage is _OPEN:
             _, size, item = under_way.popleft()
             self.in_flight -= size
             receiver.take(item, size)
             if self._waiting:
                 self._fill()
-        if self.passage is Passage.OPEN:
+        if under_way and self.passage is _OPEN:
             self._schedule()
 
     def _fill(self) -> None:
