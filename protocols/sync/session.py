@@ -247,8 +247,7 @@ class _Channel:
 
 @contextmanager
 def _deadline(seconds: float) -> Iterator[None]:
-    try:
-        with trio.fail_after(seconds):
-            yield
-    except trio.TooSlowError as error:
-        raise SyncError(f"the peer did not answer within {seconds:g} s") from error
+    with trio.move_on_after(seconds) as limit:
+        yield
+    if limit.cancelled_caught:
+        raise SyncError(f"the peer did not answer within {seconds:g} s")
