@@ -9,6 +9,8 @@ from itertools import pairwise
 
 import pytest
 import trio
+from libp2p.peer.id import ID
+from libp2p.pubsub.pb import rpc_pb2
 
 from tests.transports.support import CONFIG, TOPIC, connect, eventually, hosts, seed
 from transports.errors import TransportError
@@ -92,6 +94,28 @@ async def test_what_is_ignored_is_not_forwarded_and_judged_again() -> None:
         await pubsub.push_msg(author.gossip._pubsub.my_id, message)
         assert boxes[1].data == [b"x", b"x"]
         await eventually(lambda: boxes[2].data == [b"x"])
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [([b"known", b"new"], [[b"new"]]), ([b"known"], []), ([b"\xff new", b"abcd"], [[b"\xff new", b"\xab\xcd"]])],
+    ids=["one of two", "nothing", "as the library reads ids"],
+)
+async def test_of_what_others_have_the_unknown_is_asked_for(
+    told: list[bytes], asked: list[list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted: list[list[bytes]] = []
+
+    async def emit_iwant(ids: list[bytes], peer: ID) -> None:
+        wanted.append(list(ids))
+
+    async with hosts(1) as (host,):
+        pubsub = host.gossip._pubsub
+        pubsub.seen_messages.add(b"known")
+        monkeypatch.setattr(pubsub._gossipsub, "emit_iwant", emit_iwant)
+        ihave = rpc_pb2.ControlIHave(topicID=TOPIC, messageIDs=told)
+        await pubsub._gossipsub.handle_ihave(ihave, ID(b"somebody"))
+        assert wanted == asked
 
 
 @pytest.mark.logs_errors
