@@ -92,13 +92,14 @@ MIGRATIONS: tuple[str, ...] = (
 )
 
 
-_REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
+_REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EISDIR,
+                      errno.ENOTDIR})
 _SQLITE_REFUSED = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
                              sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM})
 
 
 def disk_trouble(error: BaseException) -> str:
-    """What the disk refused, if that is what *error* says (full, read-only, not ours); else ""."""
+    """What the disk refused, if that is what *error* says (full, read-only, not ours, a folder for a file); else ""."""
     if isinstance(error, sqlite3.OperationalError):
         return str(error) if getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_REFUSED else ""
     if isinstance(error, OSError) and error.errno in _REFUSED:

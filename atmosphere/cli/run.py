@@ -78,8 +78,12 @@ def run(home: Home, listen: tuple[str, ...], bootstrap: tuple[str, ...], http: s
         if len(os.fsencode(home.path / SOCKET)) > SOCKET_PATH_BYTES:
             raise Failure(f"the path {home.path / SOCKET} is too long for a socket", "choose a shorter --home")
         from atmosphere.cli.membership import has_mesh, new_mesh
+        from atmosphere.identity.home import MEMBERSHIP, MESH
 
         if not has_mesh(home):
+            if (home.path / MEMBERSHIP).exists():
+                raise Failure(f"{home.path} has a membership, but {MESH}, which says of which mesh, is missing",
+                              "restore it, or `atmosphere-p2p join` again; `init` would make another mesh")
             created = new_mesh(home)
             click.echo(f"New mesh {created.mesh_name}, owned by this node; its keys are in {home.path}")
         config = _keep_port(home) if not listen else home.config()

@@ -66,6 +66,30 @@ def test_an_empty_home_becomes_a_mesh_and_the_start_says_all_that_matters(group:
     assert f"in use by process {node.process.pid}" in again.stderr
 
 
+def test_a_home_that_has_lost_its_mesh_is_not_given_another(tmp_path: Path) -> None:
+    home = tmp_path / "A"
+    command(home, "init")
+    chain = (home / "membership.chain").read_bytes()
+    (home / "mesh.json").unlink()
+    refused = run_once(home)
+    assert refused.returncode == 1
+    assert "mesh.json" in refused.stderr
+    assert "join" in refused.stderr
+    assert (home / "membership.chain").read_bytes() == chain
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "mesh.json"])
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path, name: str) -> None:
+    home = tmp_path / "A"
+    command(home, "init")
+    (home / name).unlink()
+    (home / name).mkdir()
+    refused = run_once(home)
+    assert refused.returncode == 1
+    assert "Is a directory" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_sigterm_ends_gracefully_and_the_others_hear_it(group: Nodes) -> None:
     a = group.start("A", options=QUIET)
     b = group.start("B", invite=invite(a), options=QUIET)
