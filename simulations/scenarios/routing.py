@@ -1,8 +1,9 @@
 """``routing``: intents in words arrive at random nodes, and each node finds somebody for them with what it knows.
 
 Nodes offer one of some kinds of work each, in a few slots; some nodes are ten times slower than the others, and nobody
-says so. An intent goes through the router and dispatcher of the node where it arrives, as a unit of work or as a call
-(an HTTP client's way). An oracle that knows every queue and the length of every job places the same jobs.
+knows before they have worked. An intent goes through the router and dispatcher of the node where it arrives, as a unit
+of work or as a call (an HTTP client's way). An oracle that knows every queue and the length of every job places the
+same jobs.
 """
 
 from __future__ import annotations
