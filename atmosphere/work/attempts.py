@@ -185,31 +185,28 @@ class Attempts:
     async def _answer_or_second(self, asked: Asked, others: deque[Candidate], task: Task) -> Candidate | None:
         """Wait for the answer: None; or until somebody else should be asked as well: who."""
         second: Candidate | None = None
-        error: CallError | None = None
-        answered = False
+        asking, watching = trio.CancelScope(), trio.CancelScope()
 
         async def watch() -> None:
             nonlocal second
-            second = await self._second(asked, others, task)
-            nursery.cancel_scope.cancel()
+            with watching:
+                second = await self._second(asked, others, task)
+                asking.cancel()
 
-        async with trio.open_nursery() as nursery:
-            if task.call.deadline is not None:
-                nursery.cancel_scope.deadline = trio.current_time() + task.call.deadline - self._env.monotonic()
-            if others and task.repeatable(asked.candidate):
-                nursery.start_soon(watch)
-            try:
+        if task.call.deadline is not None:
+            asking.deadline = trio.current_time() + task.call.deadline - self._env.monotonic()
+        if others and task.repeatable(asked.candidate):
+            self._nursery.start_soon(watch)
+        try:
+            with asking:
                 await self._answer(asked, task)
-                answered = True
-            except CallError as problem:
-                error = problem
-            nursery.cancel_scope.cancel()
-        if error is not None:
-            raise error
-        if not answered and second is None:
+                return None
+        finally:
+            watching.cancel()
+        if second is None:
             text = "no answer within the deadline; allow more time with deadline_ms"
             raise CallError(Code.DEADLINE, text, retryable=asked.work is None)  # it was not even sent
-        return None if answered else second
+        return second
 
     async def _second(self, asked: Asked, others: deque[Candidate], task: Task) -> Candidate:
         """Who should be asked as well, taken out of *others*; comes back once *asked* is slow and the budget allows it.
