@@ -122,6 +122,7 @@ def findings(node: Node) -> Iterator[str]:
         state = ", ".join(server.models) if server.up else server.reason or "no answer yet"
         yield f"  found       {server.kind} at {server.url}: {state}"
     if not servers:
-        yield "  found       no model server on this machine; `atmosphere-p2p backend add URL` names one"
+        looked = "no model server on this machine" if node.config.probe else "no model server, for nobody looked"
+        yield f"  found       {looked}; `atmosphere-p2p backend add URL` names one"
     others = [view.name for view in node.status().nodes if view.path != "local" and view.state == "online"]
     yield f"  nodes       {', '.join(others) or 'none other yet'}"

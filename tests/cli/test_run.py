@@ -58,7 +58,7 @@ def test_an_empty_home_becomes_a_mesh_and_the_start_says_all_that_matters(group:
     node = group.run(group.folder / "A", options=QUIET)
     eventually("the last line of the start", 5, lambda: "nodes  " in node.log or None)
     for words in ("New mesh", "listens on  /ip4/127.0.0.1/tcp/", f"http://{node.http}/v1", "atmosphere-p2p invite",
-                  "found", "none other yet"):
+                  "nobody looked", "none other yet"):
         assert words in node.log
     assert "Traceback" not in node.log
     again = run_once(node.home)

@@ -17,6 +17,7 @@ from atmosphere.identity import Keyring
 from tests.cli.test_run import QUIET, run_once
 from tests.processes import (
     COMMAND,
+    READY_S,
     Node,
     NodeFailed,
     Nodes,
@@ -211,7 +212,7 @@ def test_other_addresses_need_a_key_and_a_revoked_one_is_none(group: Nodes) -> N
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return httpx2.get(f"http://127.0.0.1:{port}/v1/models", headers=headers, timeout=10).status_code
 
-    assert eventually("the node answers", 15, lambda: models(None)) == 401
+    assert eventually("the node answers", READY_S, lambda: models(None)) == 401
     assert models(key["key"]) == 200
     node.command("keys", "revoke", key["id"])
     assert models(key["key"]) == 401
