@@ -65,7 +65,10 @@ class Answer:
 
     def json(self) -> Any:
         """The parsed body. Raises ValueError."""
-        return json.loads(self.body)
+        try:
+            return json.loads(self.body)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
 
     def call_error(self, who: str) -> CallError:
         """This answer, a status other than 200, as the failure of a call."""
@@ -213,7 +216,7 @@ def status_error(who: str, status: int, headers: dict[bytes, bytes], body: bytes
     """What an HTTP status other than 200 means for a call; details: ``{"status": ..., "body": ...}``."""
     try:
         parsed: Any = json.loads(body) if len(body) <= ERROR_MAX_BYTES else None
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = None
     text = body[:ERROR_MAX_BYTES // 4].decode("utf-8", "replace")
     details = json.dumps({"status": status, "body": text if parsed is None else parsed}).encode()

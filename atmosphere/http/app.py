@@ -15,6 +15,7 @@ from quart import Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
+from atmosphere.config import ConfigError
 from atmosphere.http import admin, decision_log, decisions, feedback, inspection, plans, routes, trust
 from atmosphere.http.access import Access
 from atmosphere.http.errors import HttpError, envelope, refusal
@@ -102,6 +103,7 @@ def create_app(node: HttpNode, gate: Gate, access: Access | None = None) -> Http
         app.register_blueprint(decision_log.create(node))
     app.register_error_handler(HttpError, _refused)
     app.register_error_handler(HTTPException, _http_exception)
+    app.register_error_handler(ConfigError, _bad_settings)
     app.register_error_handler(OSError, _disk_refused)
     app.register_error_handler(sqlite3.OperationalError, _disk_refused)
     return app
@@ -118,6 +120,11 @@ async def _refused(error: HttpError) -> Response:
     for name, value in answer.headers:
         response.headers[name.decode()] = value.decode()
     return response
+
+
+async def _bad_settings(error: ConfigError) -> Response:
+    """Somebody edited config.yaml while the node ran."""
+    return await _refused(HttpError(409, str(error), "bad_settings"))
 
 
 async def _disk_refused(error: Exception) -> Response:

@@ -99,7 +99,7 @@ def _backend_answer(error: CallError) -> Answer | None:
     """The backend's own error answer, if the details carry one."""
     try:
         details: Any = json.loads(error.details or b"null")
-    except ValueError:
+    except (ValueError, RecursionError):  # another node wrote them
         return None
     status = details.get("status") if isinstance(details, dict) else None
     if not isinstance(status, int) or not 400 <= status <= 599:

@@ -161,7 +161,7 @@ def _json(result: bytes | None) -> Any:
         return None
     try:
         return json.loads(result)
-    except ValueError:
+    except (ValueError, RecursionError):
         return result.decode(errors="replace")
 
 

@@ -14,7 +14,7 @@ import trio
 from atmosphere.capabilities.adapters.openai import OpenAIBackend, chat_card, guess_type
 from atmosphere.capabilities.backend import BackendGone, ToolCall
 from atmosphere.capabilities.card import Card
-from protocols.call import Code
+from protocols.call import CallError, Code
 from tests.backends.http_server import Log, Reply, Request
 from tests.backends.openai_server import DIMENSIONS, OpenAIServer, vector_of
 from tests.backends.running import Running, running
@@ -180,6 +180,42 @@ async def test_what_is_no_answer_does_not_pass_for_one(kind: str, body: bytes, s
         error = await failure(backend, CHAT, "chat", messages=user("x"), stream=stream)
         assert (error.code, error.retryable) == (Code.BACKEND, True)
         assert "JSON object" in error.message
+        await backend.aclose()
+
+
+DEEP = b'{"x": ' + b"[" * 5000
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("status", "body"), [
+    (500, DEEP), (200, b'data: {"error": ' + DEEP + b"\n\n"), (200, b"data: " + DEEP + b"\n\n"),
+])
+async def test_nesting_without_end_is_an_error_of_the_server(status: int, body: bytes, stream: bool) -> None:
+    async def deep(request: Request, reply: Reply, log: Log) -> None:
+        await reply.bytes(body, status=status, content_type="text/event-stream")
+
+    async with running(deep) as run:
+        backend = OpenAIBackend(run.url)
+        args = json.dumps({"messages": user("x"), "stream": stream}).encode()
+        pieces: list[bytes] = []
+
+        async def emit(piece: bytes) -> None:
+            pieces.append(piece)
+
+        with pytest.raises(CallError) as caught:
+            await backend.invoke(CHAT, ToolCall("chat", args), emit)
+        assert caught.value.code is Code.BACKEND
+        await backend.aclose()
+
+
+async def test_a_list_of_models_that_is_nested_without_end_is_none() -> None:
+    async def deep(request: Request, reply: Reply, log: Log) -> None:
+        await reply.bytes(DEEP, content_type="application/json")
+
+    async with running(deep) as run:
+        backend = OpenAIBackend(run.url)
+        with pytest.raises(BackendGone, match="no list of models"):
+            await backend.discover()
         await backend.aclose()
 
 

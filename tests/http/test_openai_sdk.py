@@ -156,6 +156,7 @@ FAILURES: list[tuple[Work, type[openai.APIStatusError], int, str | None]] = [
      openai.UnprocessableEntityError, 422, "ctx_full"),
     (fails(Code.BACKEND, details=b'{"status": 429, "body": {"error": {"code": "slow_down"}}}', retry_after_ms=2000),
      openai.RateLimitError, 429, "slow_down"),
+    (fails(Code.BACKEND, details=b"[" * 16_000), openai.InternalServerError, 502, "backend"),
     (fails(Code.BACKEND, details=b'{"status": 500, "body": "oops"}'), openai.InternalServerError, 500, "backend"),
 ]
 

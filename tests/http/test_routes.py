@@ -120,6 +120,8 @@ async def test_owner_routes(serving: Serving) -> None:
         await control.request("DELETE", "/v1/admin/backends", json={"url": backend["url"]})
         assert (await control.get("/v1/admin/backends")).json() == {"backends": []}
         assert load(served.node.home).backends == ()
+        served.node.home.joinpath("config.yaml").write_text("backends: [")
+        assert (await control.post("/v1/admin/backends", json=backend)).json()["error"]["code"] == "bad_settings"
         assert (await control.post("/v1/admin/knowledge", json={"path": "/missing"})).status_code == 400
         assert (await control.post("/v1/admin/knowledge", json={"path": "relative"})).status_code == 400
         assert (await control.post("/v1/admin/knowledge", json={"path": "/docs"})).json()["type"] == "/docs"

@@ -165,7 +165,7 @@ class OllamaBackend(Backend):
         """One JSON object of an answer; an error in it is raised."""
         try:
             part = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CallError(Code.BACKEND, f"{self.name}: the stream broke: not JSON: {error}") from error
         if not isinstance(part, dict):
             raise CallError(Code.BACKEND, f"{self.name}: the stream broke: not a JSON object")

@@ -176,7 +176,7 @@ def _tool_call(call: Any, names: dict[str, str]) -> JsonObject:
         parsed = json.loads(arguments) if isinstance(arguments, str) else arguments
         if not isinstance(parsed, dict):
             raise TypeError("no object")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise _invalid(f"a tool call needs function.name and function.arguments, a JSON object: {error}") from None
     result: JsonObject = {"function": {"name": name, "arguments": parsed}}
     if call.get("id"):

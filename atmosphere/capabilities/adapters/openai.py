@@ -223,7 +223,7 @@ class OpenAIBackend(Backend):
         """A server that fails while it generates says so in an event; it must not pass for a piece of the answer."""
         try:
             error = json.loads(data).get("error")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             return
         if error:
             said = error.get("message") if isinstance(error, dict) else error
@@ -358,7 +358,7 @@ def _finishes(data: bytes) -> bool:
     """Whether a chunk says why the answer ended."""
     try:
         return any(choice.get("finish_reason") for choice in json.loads(data).get("choices", []))
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return False
 
 

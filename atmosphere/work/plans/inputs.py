@@ -51,5 +51,5 @@ class _UnitScope:
     def _read(self, unit: str) -> Json:
         try:
             return json.loads(self._outputs[unit])
-        except ValueError:
+        except (ValueError, RecursionError):
             raise PlanError(f"the result of {unit!r} is not JSON, so nothing can be taken from it") from None
