@@ -73,6 +73,7 @@ async def test_the_identity_is_the_keys() -> None:
         assert again.peer_id == peer
 
 
+@pytest.mark.logs_errors  # of the listener that fails
 async def test_events_come_once_for_the_first_and_the_last_connection() -> None:
     events: list[tuple[str, PeerId]] = []
     async with hosts(2) as (a, b):

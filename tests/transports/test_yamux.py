@@ -153,6 +153,7 @@ async def test_a_consumer_gets_what_comes_and_the_peer_may_go_on(autojump_clock:
         assert mux.streams == {}
 
 
+@pytest.mark.logs_errors
 async def test_a_consumer_that_fails_resets_its_stream_alone(
     autojump_clock: trio.abc.Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
