@@ -63,6 +63,8 @@ class Member:
     worker: Worker
     neighbours: set[int] = field(default_factory=set)
     scope: trio.CancelScope | None = None
+    stopping: trio.Event = field(default_factory=trio.Event)
+    """It is to end in good order, as its process would at SIGTERM."""
     running: Node | None = None
     store: Store | None = None
     """Its disk: it outlives the process, so a node that runs again knows how often it has."""
@@ -119,8 +121,7 @@ class World:
 
     async def stop(self, member: Member) -> None:
         """End the node of *member* as `atmosphere-p2p stop` does. After a kill: what is left of it."""
-        assert member.scope is not None
-        member.scope.cancel()
+        member.stopping.set()
         await until(lambda: member.running is None)
 
     def crash(self, member: Member, silent: bool) -> None:
@@ -138,12 +139,13 @@ class World:
                 yield host
 
         member.store = store = member.store or Store.memory(member.env)
+        member.stopping = trio.Event()
         parts = Parts(MemoryKeyring(member.identity), store, self._embedder, (member.worker,))
         try:
             with trio.CancelScope() as member.scope:
                 async with run_node(parts, self._settings(member), member.env, open_host=opened) as member.running:
                     task_status.started()
-                    await trio.sleep_forever()
+                    await member.stopping.wait()
         finally:
             member.running = None
             if self._nursery.cancel_scope.cancel_called:  # the world ends
