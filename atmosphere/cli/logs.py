@@ -12,8 +12,6 @@ REMEMBERED = 1000
 """Different warnings remembered as already said; then the memory starts anew. A node has a few dozen."""
 FOREIGN = ("libp2p", "hypercorn", "quart", "zeroconf", "httpx2", "httpcore2", "multiaddr", "asyncio", "trio")
 """Libraries whose warnings are about their own inner life: shown with ``--log-level debug`` and ``info`` only."""
-
-
 OURS = ("atmosphere", "protocols", "transports")
 
 

@@ -245,5 +245,6 @@ def _name(value: Any) -> str:
         return "boolean"
     if isinstance(value, int | float):
         return f"number {value!r:.40}"
-    return "text with half a character" if isinstance(value, str) and not _is_text(value) else \
-        "string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"
+    if isinstance(value, str):
+        return "string" if _is_text(value) else "text with half a character"
+    return "array" if isinstance(value, list) else "object"
