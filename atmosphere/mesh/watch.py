@@ -63,6 +63,9 @@ CONTESTS = 8
 """Nodes that this one asks to speak at a heal: an accusation that is refuted is held against its author a little, and
 the others of its half ask for the rest."""
 CONTESTS_PER_S = 0.1
+ACCUSED_S = 5.0
+"""Who was accused answers within this time, or is asked again: a node that joined meanwhile has not heard of it, and
+would otherwise believe in a dead one until two of its beacons have not come."""
 MAX_ACCUSED = 4096
 NEVER: Order = (0, 0)
 SMOOTHING = 0.3
@@ -101,8 +104,8 @@ class Watch:
         self._ticks_done = 0
         self._looked = -inf
         self._contests: TokenBuckets[None] = TokenBuckets(CONTESTS_PER_S, CONTESTS, 1)
-        self._accused: dict[PeerId, Order] = {}
-        """Of whom somebody has said lately that it failed, after which of its beacons."""
+        self._accused: dict[PeerId, tuple[Order, float]] = {}
+        """Of whom somebody has said that it failed, after which of its beacons, and when."""
         self._nursery: trio.Nursery | None = None
 
     def __repr__(self) -> str:
@@ -159,22 +162,27 @@ class Watch:
         """A neighbour believes otherwise of *peer*, and both know its beacon in *order*: let it speak for itself."""
         if peer == self._table.me:
             self._refute()
-        elif self._accused.get(peer, NEVER) < order:
+        elif not self._is_accused(peer, order):
             self._start(self._ask_to_speak, peer, order)
 
     async def _ask_to_speak(self, peer: PeerId, order: Order) -> None:
         """Accuse *peer*, so that it answers; after a random while, because at a heal many find the same at once."""
         await trio.sleep(CONTEST_S * self._env.random.random())
         node = self._table.nodes.get(peer)
-        if node is None or node.beacon is None or node.beacon.order > order or self._accused.get(peer, NEVER) >= order:
+        if node is None or node.beacon is None or node.beacon.order > order or self._is_accused(peer, order):
             return  # it has spoken, or somebody has asked it to
         if self._contests.take(None, self._env.monotonic()):
             return
         self._note_accused(peer, order)
         await self._tell(Statement(peer, order, Evidence.SILENT))
 
+    def _is_accused(self, peer: PeerId, order: Order) -> bool:
+        after, at = self._accused.get(peer, (NEVER, -inf))
+        return after >= order and self._env.monotonic() - at < ACCUSED_S
+
     def _note_accused(self, peer: PeerId, order: Order) -> None:
-        self._accused[peer] = max(order, self._accused.get(peer, NEVER))
+        after, _ = self._accused.get(peer, (NEVER, 0.0))
+        self._accused[peer] = max(order, after), self._env.monotonic()
         if len(self._accused) > MAX_ACCUSED:
             del self._accused[next(iter(self._accused))]
 

@@ -21,9 +21,8 @@ from simulations.virtual import Virtual
 from simulations.world import Member
 
 SAMPLE_S = 0.5
-AFTER_S = 45.0
-"""Of peace in the end: what is wrong then stays wrong. Of a silent death that a node missed because it was just joining
-it learns when two beacons have not come (15 s +- 20 % each), and ten seconds later believes it."""
+AFTER_S = 20.0
+"""Of peace in the end: what is wrong then stays wrong."""
 SHOWN_EVERY_S = 10.0
 
 

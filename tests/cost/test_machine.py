@@ -215,6 +215,7 @@ async def test_the_keeper_tells_what_has_changed(autojump_clock: trio.testing.Mo
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.logs_errors
 async def test_a_driver_that_hangs_holds_nothing_up(autojump_clock: trio.testing.MockClock) -> None:
     class Hanging(FixedEnv):
         begun = 0

@@ -96,6 +96,7 @@ async def test_an_invite_of_one_issuer_is_redeemed_at_another_once(tmp_path: Pat
         assert isinstance(again.outcome, Enrolled)
 
 
+@pytest.mark.logs_errors  # of the node that loses its membership
 async def test_a_single_use_invite_redeemed_in_two_halves_ends_with_one_membership(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

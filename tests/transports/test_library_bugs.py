@@ -50,6 +50,7 @@ async def test_a_inbound_connections_of_a_whole_life_do_not_use_up_the_slots(kin
     assert await still_answers_after(8) is (kind == "ours")
 
 
+@pytest.mark.logs_errors
 @both
 async def test_b_a_raising_handler_ends_its_stream_only(kind: Kind) -> None:
     async def handler(stream: Any) -> None:
@@ -91,6 +92,7 @@ async def test_d_a_garbage_key_with_a_hashed_peer_id_is_one_bad_message(kind: Ki
     assert await survives(kind, attack) is (kind == "ours")
 
 
+@pytest.mark.logs_errors
 @both
 async def test_e_a_raising_receiver_ignores_one_message(kind: Kind) -> None:
     def judge(data: bytes) -> bool:
