@@ -16,5 +16,5 @@ def test_tables_follow_who_comes_and_goes() -> None:
         assert found["avoided_ms"][ended]["p50"] < 500
         assert found["avoided_ms"][ended]["max"] < 5000  # who is just joining hears of it by sync
     assert 2000 < found["avoided_ms"]["silent"]["p50"] < 7000
-    # Who joins meanwhile may be told that it lives by one who has not found out yet; it is told otherwise a little later.
+    # Who joins meanwhile may be told that it lives by one who has not found out yet, and otherwise a little later.
     assert found["avoided_ms"]["silent"]["max"] < 20_000
