@@ -83,5 +83,5 @@ class Paces:
     def _due(self) -> bool:
         if self._told_at is None:
             return True
-        pause = self._pause_s() * max(1.0, len(self._told | dict.fromkeys(self._moved, 0)) / ENTRIES)
-        return self._monotonic() - self._told_at >= pause
+        waited, pause = self._monotonic() - self._told_at, self._pause_s()
+        return waited >= pause and waited >= pause * len(self._told.keys() | self._moved) / ENTRIES

@@ -29,12 +29,9 @@ from tests.benchmarks.routing import (
     FileError,
     Vectors,
     arguments,
-    asked_of,
     coverage,
-    draw,
     embed,
-    read_capabilities,
-    read_queries,
+    load,
     ready,
 )
 from tests.mesh.people import OTHER
@@ -140,16 +137,11 @@ def _share(values: Bools) -> float:
 
 
 def run(options: argparse.Namespace) -> None:
-    notes: list[str] = []
-    capabilities = read_capabilities(options.caps, notes)
-    queries = read_queries(options.queries, {capability.id for capability in capabilities}, notes)
-    cards, taken = draw(capabilities, queries, options.shots, options.seed)
-    chosen = asked_of(queries, taken, options)
+    cards, chosen, places = load(options, [])
     embedder = MiniLM.load()
     matcher, ids = ready(cards, embedder)
-    card_of = {capability.id: key for capability, key in zip(capabilities, ids, strict=True)}
     texts = [query.text for query in chosen]
-    answers = [None if query.cap is None else card_of[query.cap] for query in chosen]
+    answers = [None if place is None else ids[place] for place in places]
     asked = Asked(texts, embed(embedder, texts), answers)
     picked = pick(matcher, asked)
     print(f"{len(cards)} capabilities, {options.shots} examples each; {len(texts)} intents, {answers.count(None)} of "

@@ -345,7 +345,20 @@ def semantic_router(
     return _percent(np.mean([answers[place] == places[index] for place, index in enumerate(asked)]))
 
 
-def asked_of(queries: Sequence[Query], taken: set[int], options: argparse.Namespace) -> list[Query]:
+def load(options: argparse.Namespace, notes: list[str]) -> tuple[list[Card], list[Query], list[int | None]]:
+    """The cards with their examples, the queries to ask, and of each the index of its card; None: no card can do it.
+
+    *notes*: gets what was left out. Raises FileError.
+    """
+    capabilities = read_capabilities(options.caps, notes)
+    queries = read_queries(options.queries, {capability.id for capability in capabilities}, notes)
+    cards, taken = draw(capabilities, queries, options.shots, options.seed)
+    asked = _asked(queries, taken, options)
+    index_of = {capability.id: index for index, capability in enumerate(capabilities)}
+    return cards, asked, [None if query.cap is None else index_of[query.cap] for query in asked]
+
+
+def _asked(queries: Sequence[Query], taken: set[int], options: argparse.Namespace) -> list[Query]:
     """The queries to ask: no examples, of the split that was chosen. Raises FileError where there is none."""
     asked = [
         query for index, query in enumerate(queries)
@@ -360,18 +373,13 @@ def asked_of(queries: Sequence[Query], taken: set[int], options: argparse.Namesp
 
 def run(options: argparse.Namespace) -> None:
     notes: list[str] = []
-    capabilities = read_capabilities(options.caps, notes)
-    queries = read_queries(options.queries, {capability.id for capability in capabilities}, notes)
-    cards, taken = draw(capabilities, queries, options.shots, options.seed)
-    asked = asked_of(queries, taken, options)
+    cards, asked, places = load(options, notes)
     short = sum(len(card.examples) < options.shots for card in cards)
     if short:
         notes.append(f"{short} capabilities have fewer than {options.shots} examples; they have what there is")
 
     embedder = MiniLM.load()
     matcher, ids = ready(cards, embedder)
-    index_of = {capability.id: index for index, capability in enumerate(capabilities)}
-    places = [None if query.cap is None else index_of[query.cap] for query in asked]
     texts = [query.text for query in asked]
     vectors = embed(embedder, texts)
     figures, bias = measure(matcher, ids, places, texts, vectors)
