@@ -26,6 +26,9 @@ BURST = 5
 """Beacons that may follow each other at that gap; lastingly one a second, however much changes."""
 LOAD_STEP_PERMILLE = 250
 """A change of load that is told early; smaller ones wait for the next beacon."""
+FLOOD_S = 1.0
+"""Neighbours that come within this time are of one mesh, which an introduction reaches through any of them. Where they
+are not, the others are told by sync, as of everybody else on this side."""
 QUEUE_FACTOR = 2
 """A queue that has doubled or halved is told early too, and one that begins or ends."""
 LOADS_PER_SECOND = 16.0
@@ -84,6 +87,7 @@ class Announcer:
         self._said_membership = b""
         self._said_offer = b""
         self._said_cards: frozenset[bytes] = frozenset()
+        self._introduced_at = -inf
         self._allowance = float(BURST)
         self._spoke_at = env.monotonic()
 
@@ -163,9 +167,16 @@ class Announcer:
         self._said_membership, self._said_offer, self._said_cards = digest, self.offer_digest, cards
         return said
 
-    def introduce(self) -> None:
-        """Somebody may know nothing of this node: the next announcement says all that is small."""
+    def introduce(self, met: float) -> bool:
+        """Somebody whom this node *met* at that time knows nothing of it: the next announcement says all that is small.
+
+        False if that is done: for another neighbour, FLOOD_S before at most.
+        """
+        if self._introduced_at > met - FLOOD_S:
+            return False
+        self._introduced_at = self._env.monotonic()
         self._said_membership, self._said_offer, self._said_cards = b"", b"", frozenset()
+        return True
 
     def load_due(self, nodes: int) -> float | None:
         """Seconds until a load may be told that has moved far from what was told; None if it has not."""

@@ -14,7 +14,7 @@ from itertools import islice
 from atmosphere.mesh.table import GradientTable, Node, State
 from atmosphere.mesh.trust import Trust
 from protocols.sync.messages import Ask, Hello, Known, Overview, Presence
-from protocols.sync.summary import Summary
+from protocols.sync.summary import Summary, bucket, check
 from transports.peer_id import PeerId
 
 
@@ -108,6 +108,26 @@ class Inventory:
     def differs(self, ask: Ask) -> bool:
         """Whether there is anything that this node and the one who asks know differently."""
         return not (self.nodes.agrees(ask.nodes) and self.statements.agrees(ask.trust))
+
+    def presence(self, peer: PeerId) -> Presence | None:
+        """What others are told of *peer*; None: nothing, it has not spoken."""
+        node = self._table.nodes.get(peer)
+        return presence_of(node) if node is not None and node.beacon is not None else None
+
+    def is_known(self, peer: PeerId, ask: Ask, overview: Overview) -> bool:
+        """Whether *peer*, which answered *ask* with *overview*, knows this node as it is now, or knows nobody else.
+
+        It has listed the bucket of this node if that is another one there. An empty one lists nothing either: who knows
+        so few can tell few of this node.
+        """
+        me, buckets = self._table.me.public_key, check(ask.nodes)
+        node = self._table.nodes.get(self._table.me)
+        order = node.beacon.order if node is not None and node.beacon is not None else (0, 0)
+        here = [item for item in overview.known if bucket(item.author, buckets) == bucket(me, buckets)]
+        others = [item for item in here if item.author != peer.public_key]
+        return not others or any(
+            item.author == me and item.presence is Presence.ALIVE and item.order >= order for item in others
+        )
 
     def answer(self, ask: Ask) -> Overview:
         """All that is in buckets that differ from those of the question."""

@@ -66,7 +66,8 @@ class Neighbours:
         joined: Callable[[PeerId, bool], None],
         learned: Callable[[Record], None],
     ) -> None:
-        """*joined*: called when a peer and this node have admitted each other, with whether they agree on all nodes.
+        """*joined*: called when a peer and this node have admitted each other, with whether it knows of
+        this node, or nobody else.
         *learned*: a trust record was new here and came by sync, so others on this side may not have it either."""
         self._host = host
         self._identity = identity
@@ -198,7 +199,7 @@ class Neighbours:
             assert self._nursery is not None
             self._nursery.start_soon(contained, self._catch_up, peer, None)
 
-    def _is_ready(self, peer: PeerId, agrees: bool) -> None:
+    def _is_ready(self, peer: PeerId, known: bool) -> None:
         """Work and gossip with *peer* may begin: its news about who may act has been taken in."""
         event = self._ready.setdefault(peer, trio.Event())
         if event.is_set() or self._members.of(peer) is None:
@@ -209,7 +210,7 @@ class Neighbours:
         path = Path(connection.path) if connection is not None else Path.UNKNOWN
         self._table.connected(peer, path, self._env.monotonic())
         self._reconciler.attend(peer)
-        self._joined(peer, agrees)
+        self._joined(peer, known)
 
     def expel(self, peer: PeerId, reason: str) -> None:
         """End everything with *peer*: its membership does not hold any more."""
@@ -221,6 +222,10 @@ class Neighbours:
     async def reconcile(self, peer: PeerId) -> None:
         """Compare with a ready neighbour now; it does the same if it knows otherwise. Never raises for what it does."""
         await self._reconciler.reconcile(peer, answering=False)
+
+    def heard(self, peer: PeerId) -> None:
+        """A beacon of *peer* has come by gossip."""
+        self._reconciler.heard(peer)
 
     def wake(self) -> None:
         """Something may be wanted now."""

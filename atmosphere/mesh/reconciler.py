@@ -114,6 +114,8 @@ class Reconciler:
     async def _once_grafted(self, peer: PeerId, link: _Link) -> None:
         await trio.sleep(GRAFTED_S)
         if self._links.get(peer) is link:
+            if link.untold:
+                self._spread_from(peer)
             self._stir(peer, link, answering=True)
 
     def _stir(self, peer: PeerId, link: _Link, *, answering: bool) -> None:
@@ -163,6 +165,12 @@ class Reconciler:
         for peer in others:
             self._stir(peer, self._links[peer], answering=False)
 
+    def heard(self, peer: PeerId) -> None:
+        """A beacon that *peer* has just said has come by gossip, so it has gone to others, too."""
+        link = self._links.get(peer)
+        if link is not None:
+            link.untold = False
+
     # -- what others ask of us -------------------------------------------------------------------------------------
 
     def overview(self, peer: PeerId, ask: Ask) -> Overview:
@@ -184,21 +192,27 @@ class Reconciler:
         *,
         answering: bool,
         session: Session | None = None,
-        trusted: Callable[[PeerId, bool], None] = lambda peer, agrees: None,
+        trusted: Callable[[PeerId, bool], None] | None = None,
     ) -> None:
         """Take in all that *peer* knows and this node does not.
 
-        *session*: an open one to use. *trusted*: called once its trust records are in force here, before anything else
-        is taken from it; with whether it knows of all nodes what this node knows.
+        *session*: an open one to use. *trusted*: of a greeting; called once its trust records are in force here, before
+        anything else is taken from it, with whether it knows of this node, or nobody else. Who was given up here has
+        been away from it, too: those behind may hold this node for dead, whatever it thinks itself since they met.
         """
         try:
             session = session or await self._open(peer)
-            overview = await self._ask(session, answering=answering)
-            trusted(peer, session.hello.nodes == self._inventory.nodes.root)
+            before = self._inventory.presence(peer)
+            ask = self._inventory.question(session.hello, answering=answering)
+            overview = await self._ask(session, ask)
+            if trusted is not None:
+                known = ask is None or self._inventory.is_known(peer, ask, overview)
+                trusted(peer, known and before is not Presence.OFFLINE)
+            greeted = self._links.get(peer) if trusted is not None and before is None else None
             believed = {item.author: item.presence for item in overview.known}
             keys = self._intake.newer(overview.known)
             for start in range(0, len(keys), MAX_KEYS):
-                await self._fetch(session, keys[start : start + MAX_KEYS], believed)
+                await self._fetch(session, keys[start : start + MAX_KEYS], believed, greeted)
             # What the beacons name (memberships, offers, cards) comes from the same session while there is more.
             while wanted := self._intake.wanted.due([peer], self._env.monotonic()).get(peer):
                 await self._fetch(session, wanted)
@@ -207,9 +221,8 @@ class Reconciler:
             logger.debug("comparing with %s: %s", peer.short, error)
         self.wake()
 
-    async def _ask(self, session: Session, *, answering: bool) -> Overview:
+    async def _ask(self, session: Session, ask: Ask | None) -> Overview:
         """What the other side knows otherwise; its trust records are in force on return."""
-        ask = self._inventory.question(session.hello, answering=answering)
         overview = await session.overview(ask) if ask is not None else Overview((), ())
         keys = [key for key in overview.trust if key.kind in TRUST_KINDS and key not in self._trust]
         for start in range(0, len(keys), MAX_KEYS):
@@ -220,9 +233,12 @@ class Reconciler:
         return overview
 
     async def _fetch(
-        self, session: Session, keys: Sequence[Key], believed: Mapping[bytes, Presence] = MappingProxyType({})
+        self, session: Session, keys: Sequence[Key], believed: Mapping[bytes, Presence] = MappingProxyType({}),
+        link: _Link | None = None,
     ) -> None:
-        """*believed*: what the other side thinks of the authors of the beacons that are asked for."""
+        """*believed*: what the other side thinks of the authors of the beacons that are asked for. *link*: of a
+        neighbour that is new here. What it says of itself it tells the others by gossip, or else they are told once it
+        is grafted; of those behind it nobody else here may ever hear."""
         self._intake.wanted.asked(keys, self._env.monotonic())
         asked = {(key.kind, key.key): key for key in keys}
         news = False
@@ -230,7 +246,11 @@ class Reconciler:
             key, before = _key_of(record, asked), self._intake.news
             if key is not None:
                 self._intake.take(key, record, session.peer, believed)
-            news = news or self._intake.news != before
+            if self._intake.news != before:
+                if link is not None and key == Key(Kind.BEACON, session.peer.public_key):
+                    link.untold = True
+                else:
+                    news = True
             if number % BREATH == 0:
                 await trio.lowlevel.checkpoint()
         if news:
@@ -271,7 +291,7 @@ class Reconciler:
                 session = await self._open(peer)
                 theirs, ours = session.hello.trust, self._trust.digest
                 if theirs != ours and self._compared.get(peer) != (theirs, ours):
-                    await self._ask(session, answering=True)
+                    await self._ask(session, self._inventory.question(session.hello, answering=True))
                 await self._fetch(session, keys)
                 await session.aclose()
             except Lost as error:
@@ -282,11 +302,13 @@ class Reconciler:
 class _Link:
     """A ready neighbour and the cause there is to compare with it."""
 
-    __slots__ = ("answering", "cause", "scope")
+    __slots__ = ("answering", "cause", "scope", "untold")
 
     def __init__(self) -> None:
         self.cause = False
         self.answering = True
+        self.untold = False
+        """The neighbour itself was new here, and has not told the others by gossip yet."""
         self.scope: trio.CancelScope | None = None
         """Of the task that compares, while there is one."""
 

@@ -58,6 +58,9 @@ FEW_NEIGHBOURS = 6
 HOUSE_EVERY_S = 30.0
 """Between two looks for what has ended; a look at all nodes is rarer in a mesh of more than a thousand, so that its
 cost for a second stays the same."""
+GRAFT_S = 1.2
+"""From meeting a neighbour until gossip reaches it, at most: GossipSub's heartbeat, and a round trip."""
+GRAFT_LOOK_S = 0.05
 SEEK_EVERY_S = 1.0
 SOUGHT = 3
 """Nodes that a node with few neighbours dials in one such step, drawn by chance: not all dial the same ones."""
@@ -265,6 +268,7 @@ class Mesh:
             logger.debug("an announcement of %s was refused: %s", message.author.short, error)
             return Verdict.REJECT
         taken = self.intake.announcement(announcement, message.author, message.forwarder)
+        self.neighbours.heard(message.author)
         self.neighbours.wake()
         if taken is Taken.NEW:
             self._seek(message.author)
@@ -349,21 +353,26 @@ class Mesh:
         """Connections that this node would like to have and has not begun to make."""
         return self._degree - self._host.degree - self._dialer.beginning
 
-    def _joined(self, peer: PeerId, agrees: bool) -> None:
+    def _joined(self, peer: PeerId, known: bool) -> None:
         assert self._gossipers is not None
-        self._gossipers.start_soon(contained, self._gossip_with, peer, agrees)
+        self._gossipers.start_soon(contained, self._gossip_with, peer, known)
         self.watch.joined(peer)
         self._seek(peer)
 
-    async def _gossip_with(self, peer: PeerId, agrees: bool) -> None:
+    async def _gossip_with(self, peer: PeerId, known: bool) -> None:
         try:
             await self._host.gossip.add_peer(peer)
         except PeerUnreachable as error:
             logger.debug("no gossip with %s: %s", peer.short, error)
             return
-        if not agrees and len(self.neighbours.ready()) <= FEW_NEIGHBOURS:
-            self._announcer.introduce()  # whoever is behind the new neighbour has not heard of this node yet
-            self._speak.set()
+        if not known and len(self.neighbours.ready()) <= FEW_NEIGHBOURS:
+            met = self._env.monotonic()
+            with trio.move_on_after(GRAFT_S):
+                # What is said before that passes it by. The library's event would stay for ever if it does not come.
+                while not self._host.gossip.is_grafted(peer):  # noqa: ASYNC110
+                    await trio.sleep(GRAFT_LOOK_S)
+            if self._announcer.introduce(met):  # whoever is behind it has not heard of this node yet
+                self._speak.set()
 
     # -- how the others are ---------------------------------------------------------------------------------------
 

@@ -128,7 +128,7 @@ class Summary:
         if not theirs:
             return lambda name: True
         buckets, differing = check(theirs), frozenset(self._differing(theirs))
-        return lambda name: _bucket(name, buckets) in differing
+        return lambda name: bucket(name, buckets) in differing
 
     def listed(self, theirs: bytes) -> list[bytes]:
         """The names in buckets that differ from *theirs*, sorted: all of them if they said nothing. Raises DigestError.
@@ -173,7 +173,7 @@ class _Level:
         return other
 
     def add(self, name: bytes, change: int) -> None:
-        number = _bucket(name, self.buckets)
+        number = bucket(name, self.buckets)
         self._sums[number] = (self._sums[number] + change) % _MODULUS
         self._stale.add(number)
 
@@ -199,7 +199,8 @@ def check(digests: bytes) -> int:
     return buckets
 
 
-def _bucket(name: bytes, buckets: int) -> int:
+def bucket(name: bytes, buckets: int) -> int:
+    """In which of *buckets* an item of that name lies."""
     return int.from_bytes(name[: _PREFIX_BITS // 8]) * buckets >> _PREFIX_BITS
 
 

@@ -20,7 +20,7 @@ from atmosphere.mesh.table import GradientTable, State
 from atmosphere.mesh.trust import Trust
 from atmosphere.store import Store
 from protocols.beacons import Beacon, Leave
-from protocols.records import domains, sign
+from protocols.records import domains, open_envelope, sign
 from protocols.sync.messages import Hello, Key, Kind, Record, SyncError
 from protocols.sync.session import Session, open_session, serve_session
 from tests.mesh.people import CHAINS, MESH, NOW, chain_of
@@ -93,6 +93,15 @@ class Knower:
         assert self.intake.beacon(author.beacon(sequence, offer), author.peer, None) is Taken.NEW
         record = Record(Kind.OFFER, author.offer(offer))
         assert self.intake.take(Key(Kind.OFFER, record.digest), record, None) is Taken.NEW
+
+    def say(self, me: Author, sequence: int = 1) -> None:
+        """This node's own words: it is *me*."""
+        body, offer = me.beacon(sequence), me.offer(1)
+        self.table.node(self.peer, 0.0)
+        self.table.spoke(Beacon.decode(open_envelope(body, domains.BEACON, len(body))[0]))
+        self.members.learn(me.chain)
+        self.library.put(Key(Kind.BEACON, self.peer.public_key), body)
+        self.library.put(Key(Kind.OFFER, hashlib.sha256(offer).digest()), offer)
 
     def state(self, author: Author) -> State | None:
         node = self.table.nodes.get(author.peer)

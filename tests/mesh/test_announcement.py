@@ -8,7 +8,8 @@ import pytest
 
 from atmosphere.capabilities.card import Card, card_id
 from atmosphere.capabilities.offer import OfferEntry
-from atmosphere.mesh.announcer import Announcer, Load
+from atmosphere.env import FixedEnv
+from atmosphere.mesh.announcer import FLOOD_S, Announcer, Load
 from atmosphere.mesh.intake import Hooks, Intake, Taken
 from atmosphere.mesh.library import Library
 from atmosphere.mesh.members import Members
@@ -141,8 +142,20 @@ def test_a_new_neighbour_is_told_everything_once() -> None:
     speaker = Speaker()
     speaker.offer(FIRST)
     speaker.say()
-    speaker.announcer.introduce()
+    assert speaker.announcer.introduce(ENV.monotonic())
     whole = speaker.say()
     assert (bool(whole.membership), bool(whole.offer), len(whole.cards)) == (True, True, 1)
     again = speaker.say()
     assert (again.membership, again.offer, again.cards) == (b"", b"", ())
+
+
+def test_neighbours_that_come_together_are_told_once() -> None:
+    env = FixedEnv()
+    announcer = Announcer(lambda: identity_of(OTHER), 1, env, Load)
+    met = env.monotonic()
+    env.advance(0.5)  # until gossip reaches the first of them
+    assert announcer.introduce(met)
+    assert not announcer.introduce(met + 0.1)
+    assert not announcer.introduce(met + 0.5 + FLOOD_S - 0.01)
+    env.advance(FLOOD_S)
+    assert announcer.introduce(env.monotonic())

@@ -16,9 +16,10 @@ from atmosphere.mesh.table import GradientTable, State
 from atmosphere.mesh.trust import Struck, Trust
 from atmosphere.store import Store
 from protocols.beacons import Beacon
-from protocols.sync.messages import Ask, Kind, Presence, Record
+from protocols.sync.messages import Ask, Kind, Known, Overview, Presence, Record
 from protocols.sync.summary import Summary
 from tests.mesh.people import FOURTH, ME, MESH, NOW, OTHER, OWNER, THIRD, membership_of
+from transports.peer_id import PeerId
 
 PEERS = (ME, OTHER, THIRD, FOURTH)
 STEPS = st.tuples(st.sampled_from(("beacon", "offer", "gone", "left", "alive", "doubt", "forget", "own", "look")),
@@ -124,6 +125,34 @@ def test_a_statement_names_whom_it_may_strike() -> None:
     ):
         trust.hear(Record(Kind.REVOCATION, record))
     assert heard == [Struck(serial=serial), Struck(peers=frozenset({THIRD})), Struck(anybody=True)]
+
+
+ALIVE, OFFLINE = Presence.ALIVE, Presence.OFFLINE
+
+
+@pytest.mark.parametrize(
+    ("listed", "buckets", "known"),
+    [
+        ((), 1, True),  # it says the same of everybody
+        (((OTHER, 7, ALIVE),), 1, True),  # it knows itself alone: nobody is behind it
+        (((ME, 2, ALIVE), (THIRD, 1, ALIVE)), 1, True),
+        (((ME, 3, ALIVE),), 1, True),  # a restored backup's: it will count on from there
+        (((ME, 1, ALIVE), (THIRD, 1, ALIVE)), 1, False),  # as this node was before
+        (((ME, 2, OFFLINE), (THIRD, 1, ALIVE)), 1, False),
+        (((OTHER, 7, ALIVE), (THIRD, 1, ALIVE)), 1, False),
+        (((OTHER, 7, ALIVE), (THIRD, 1, ALIVE)), 4096, True),  # what differs is elsewhere
+        (((ME, 1, ALIVE), (THIRD, 1, ALIVE)), 4096, False),
+    ],
+)
+def test_whether_a_neighbour_knows_this_node_shows_in_what_it_lists(
+    listed: tuple[tuple[PeerId, int, Presence], ...], buckets: int, known: bool
+) -> None:
+    table = GradientTable(ME)
+    table.node(ME, 0.0)
+    table.spoke(beacon_of(2, 1))
+    inventory = Inventory(table, trust())
+    overview = Overview([], [Known(peer.public_key, 1, sequence, presence) for peer, sequence, presence in listed])
+    assert inventory.is_known(OTHER, Ask(nodes=bytes(8 * buckets)), overview) is known
 
 
 def test_statements_come_and_go() -> None:

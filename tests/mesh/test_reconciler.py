@@ -19,7 +19,7 @@ from protocols.beacons import Beacon
 from protocols.records import domains, open_envelope
 from protocols.sync.messages import Ask, Key, Kind, Presence, Record, SyncError
 from tests.mesh.knowers import Author, Knower
-from tests.mesh.people import FOURTH, ME, MESH, NOW, OTHER, OWNER, THIRD
+from tests.mesh.people import CHAINS, FOURTH, ME, MESH, NOW, OTHER, OWNER, THIRD
 from transports.peer_id import PeerId
 
 
@@ -198,7 +198,7 @@ async def test_trust_records_are_in_force_before_anything_else_is_taken(autojump
     known_then: list[int] = []
     async with trio.open_nursery() as left._nursery:
         await left.reconciler.reconcile(
-            OTHER, answering=True, trusted=lambda peer, agrees: known_then.append(len(left.seen()))
+            OTHER, answering=True, trusted=lambda peer, known: known_then.append(len(left.seen()))
         )
     assert known_then == [0]
     assert left.trust.digest == right.trust.digest
@@ -220,7 +220,7 @@ async def test_who_names_trust_records_and_does_not_give_them_is_not_trusted(
     monkeypatch.setattr(right.reconciler, "records", breaks)
     trusted: list[PeerId] = []
     async with trio.open_nursery() as left._nursery:
-        await left.reconciler.reconcile(OTHER, answering=True, trusted=lambda peer, agrees: trusted.append(peer))
+        await left.reconciler.reconcile(OTHER, answering=True, trusted=lambda peer, known: trusted.append(peer))
     assert trusted == []
     assert left.seen() == {}
 
@@ -303,6 +303,66 @@ async def test_a_node_with_a_hundred_neighbours_brings_news_to_some(
         await trio.sleep(DEBOUNCE_S + GAP_S)
         assert SPREAD <= len(compared) == len(set(compared)) <= SPREAD + 1  # or one more, which had its turn
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("others", "greeting", "gossips", "at_once", "later"),
+    [
+        (0, True, True, 0, 0),  # all hear of the new neighbour by gossip
+        (0, True, False, 0, 1),  # or they do not
+        (1, True, True, 1, 1),  # of who is behind it, only from here
+        (0, False, False, 1, 1),
+    ],
+)
+async def test_what_a_new_neighbour_says_of_itself_is_left_to_gossip(
+    others: int, greeting: bool, gossips: bool, at_once: int, later: int, autojump_clock: trio.abc.Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    new = author(0)
+    monkeypatch.setitem(CHAINS, new.peer, new.chain)
+    left, right = Knower(ME), Knower(new.peer)
+    right.say(new)
+    for number in range(others):
+        right.hear(author(number + 1))
+    spread: list[PeerId] = []
+    monkeypatch.setattr(left.reconciler, "_spread_from", spread.append)
+    async with trio.open_nursery() as nursery:
+        await running(nursery, left, right)
+        await left.reconciler.reconcile(
+            new.peer, answering=True, trusted=(lambda peer, known: None) if greeting else None
+        )
+        assert left.state(new) is State.ONLINE
+        assert len(spread) == at_once
+        if gossips:
+            left.reconciler.heard(new.peer)
+        await trio.sleep(GRAFTED_S + 0.1)
+        assert len(spread) == later
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+async def test_who_was_given_up_here_may_have_given_up_this_node(
+    given_up: bool, autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it thinks better of it since they met: those behind it do not, and are told by both."""
+    me, other = author(0), author(1)
+    for each in (me, other):
+        monkeypatch.setitem(CHAINS, each.peer, each.chain)
+    left, right = Knower(me.peer), Knower(other.peer)
+    left.say(me)
+    right.say(other, 2)
+    right.hear(me)
+    right.hear(author(2))
+    left.hear(other)
+    if given_up:
+        left.table.gone(other.peer, "silent")
+    told: list[bool] = []
+    async with trio.open_nursery() as nursery:
+        await running(nursery, left, right)
+        await left.reconciler.reconcile(other.peer, answering=True, trusted=lambda peer, known: told.append(known))
+        assert left.state(other) is State.ONLINE
+        nursery.cancel_scope.cancel()
+    assert told == [not given_up]
 
 
 async def test_what_gossip_says_before_it_reaches_a_new_neighbour_is_asked_for(
