@@ -1,100 +1,17 @@
-"""The failure detector: what it says when. Times are exact; each row of a table is a rule."""
+"""The failure detector on its own links: what it says when. Times are exact; each row of a table is a rule."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from math import inf
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from atmosphere.mesh import hearsay
-from atmosphere.mesh.detector import (
-    Action,
-    Alive,
-    Ask,
-    Dead,
-    Detector,
-    Dial,
-    Evidence,
-    Ping,
-    Refute,
-    Statement,
-    Suspect,
-    Tell,
-)
+from atmosphere.mesh.detector import Action, Alive, Ask, Dead, Detector, Evidence, Ping, Statement, Suspect
 from atmosphere.mesh.detector_links import PINGED
 from atmosphere.mesh.detector_settings import lan, simulation, wan
 from protocols.probe.messages import ProbeOutcome
+from tests.mesh.detectors import ALIVE, LAN, ME, OTHERS, REFUSED, SILENT, SUBJECT, UNKNOWN, Bench, silent_after, stalled
 from transports.peer_id import PeerId
-
-LAN = lan()
-PEERS = [PeerId.from_public_key(bytes([number]) * 32) for number in range(1, 60)]
-ME, SUBJECT, *OTHERS = PEERS
-ALIVE, SILENT, REFUSED, UNKNOWN = ProbeOutcome
-
-
-@dataclass
-class Bench:
-    """Drives a detector: the subject answers while *lives* says so, the others always; vias say what *say* says."""
-
-    others: int = 0
-    lives: Callable[[float], bool] = lambda now: True
-    say: Callable[[float], ProbeOutcome | None] = lambda now: None
-    refuses: bool = False
-    log: list[tuple[float, Action]] = field(default_factory=list)
-    reports: list[tuple[float, Callable[[float], list[Action]]]] = field(default_factory=list)
-    now: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.detector = Detector(ME, LAN, lambda: 0.0)
-        for peer in (SUBJECT, *OTHERS[: self.others]):
-            self.detector.watch(peer, 0.0)
-
-    def do(self, actions: list[Action], now: float) -> None:
-        for action in actions:
-            self.log.append((now, action))
-            match action:
-                case Ping(peer, timeout_s):
-                    if peer != SUBJECT or self.lives(now):
-                        self.do(self.detector.pong(peer, now), now)
-                    else:
-                        self.later(now + timeout_s, lambda at, peer=peer: self.detector.missed(peer, at))
-                case Ask(via, subject, timeout_s):
-                    outcome = self.say(now)
-                    self.later(now + timeout_s,
-                               lambda at, v=via, s=subject, o=outcome: self.detector.answered(v, s, o, at))
-                case Dial(peer, timeout_s):
-                    wait = 0.001 if self.refuses else timeout_s
-                    self.later(now + wait, lambda at, peer=peer: self.detector.dialled(peer, self.refuses, at))
-
-    def later(self, when: float, report: Callable[[float], list[Action]]) -> None:
-        self.reports.append((when, report))
-
-    def run(self, until: float, heard: Callable[[PeerId], float] = lambda peer: -inf) -> None:
-        while self.now < until:
-            self.do(self.detector.tick(self.now, heard), self.now)
-            self.now += LAN.tick_s
-            while due := [entry for entry in self.reports if entry[0] <= self.now]:
-                entry = min(due, key=lambda entry: entry[0])
-                self.reports.remove(entry)
-                self.do(entry[1](entry[0]), entry[0])
-
-    def times(self, kind: type, peer: PeerId = SUBJECT) -> list[float]:
-        return [now for now, action in self.log if type(action) is kind and getattr(action, "peer", peer) == peer]
-
-    def told(self) -> list[tuple[float, Evidence]]:
-        return [(now, action.statement.evidence) for now, action in self.log if isinstance(action, Tell)]
-
-
-def silent_after(death: float) -> Callable[[float], bool]:
-    return lambda now: now < death
-
-
-def stalled(begin: float, seconds: float) -> Callable[[float], bool]:
-    return lambda now: not begin <= now < begin + seconds
 
 
 @pytest.mark.parametrize(
@@ -200,115 +117,6 @@ def test_after_a_long_silence_here_one_that_vouches_is_not_enough() -> None:
     assert bench.times(Dead)[0] < 20.0
 
 
-def tick(detector: Detector, begin: float, end: float) -> list[tuple[float, Action]]:
-    """Ticks alone, nothing is heard."""
-    count = int((end - begin) / LAN.tick_s)
-    ticks = [begin + number * LAN.tick_s for number in range(count + 1)]
-    return [(now, action) for now in ticks for action in detector.tick(now, lambda peer: -inf)]
-
-
-@pytest.mark.parametrize(
-    ("witnesses", "evidence", "suspect", "dead"),
-    [
-        (1, Evidence.SILENT, None, 7.0),  # one alone cannot suspect; 10 s after it heard the last, 3 s before
-        (1, Evidence.REFUSED, None, 7.0),
-        (2, Evidence.SILENT, 0.0, 4.5),  # 7.5 s
-        (3, Evidence.SILENT, 0.0, 3.5),  # 6.04 s
-        (2, Evidence.REFUSED, 0.0, 0.0),
-    ],
-)
-def test_statements_about_a_stranger(
-    witnesses: int, evidence: Evidence, suspect: float | None, dead: float
-) -> None:
-    detector = Detector(ME, LAN, lambda: 0.0)
-    detector.tick(0.0, lambda peer: -inf)
-    log: list[tuple[float, Action]] = []
-    for witness in OTHERS[:witnesses]:
-        log += [(0.0, action) for action in detector.stated(Statement(SUBJECT, (1, 1), evidence), witness, 0.0)]
-    log += tick(detector, 0.5, 20.0)
-    assert [now for now, action in log if isinstance(action, Suspect)] == ([] if suspect is None else [suspect])
-    assert [now for now, action in log if isinstance(action, Dead)] == [dead]
-    assert not any(isinstance(action, Tell) for _, action in log)  # hearsay is not told on
-
-
-def test_one_liar_may_repeat_itself_as_often_as_it_likes() -> None:
-    detector = Detector(ME, LAN, lambda: 0.0)
-    for number in range(5):
-        assert detector.stated(Statement(SUBJECT, (1, number), Evidence.REFUSED), OTHERS[0], number / 10) == []
-
-
-def test_a_later_beacon_refutes_and_an_old_statement_is_void() -> None:
-    detector = Detector(ME, LAN, lambda: 0.0)
-    detector.proof(SUBJECT, (1, 5), 0.0)
-    statement = Statement(SUBJECT, (1, 5), Evidence.SILENT)
-    assert detector.stated(statement, OTHERS[0], 1.0) == []
-    assert [type(action) for action in detector.stated(statement, OTHERS[1], 1.0)] == [Suspect]
-    assert detector.proof(SUBJECT, (1, 5), 1.1) == []  # a repetition proves nothing
-    assert detector.proof(SUBJECT, (1, 6), 1.2) == [Alive(SUBJECT)]
-    assert not detector.worth_passing(statement, OTHERS[2])
-    assert detector.stated(statement, OTHERS[2], 1.3) == detector.stated(statement, OTHERS[3], 1.3) == []
-    assert tick(detector, 2.0, 30.0) == []
-
-
-def test_a_beacon_that_was_under_way_when_the_connection_broke_proves_nothing() -> None:
-    detector = Detector(ME, LAN, lambda: 0.0)
-    detector.watch(SUBJECT, 0.0)
-    detector.proof(SUBJECT, (1, 5), 0.0)
-    detector.lost(SUBJECT, 1.0)
-    assert detector.dialled(SUBJECT, True, 1.0) == [Tell(Statement(SUBJECT, (1, 5), Evidence.REFUSED))]
-    # it would void what was told: that is told again, for the later beacon
-    assert detector.proof(SUBJECT, (1, 6), 1.5) == [Tell(Statement(SUBJECT, (1, 6), Evidence.REFUSED))]
-    assert detector.proof(SUBJECT, (2, 1), 1.6) == [Alive(SUBJECT)]  # it has been started again
-
-
-def test_an_accusation_is_refuted_once_a_second() -> None:
-    detector = Detector(ME, LAN, lambda: 0.0)
-    detector.proof(ME, (1, 7), 0.0)
-    statement = Statement(ME, (1, 7), Evidence.SILENT)
-    assert detector.stated(statement, OTHERS[0], 1.0) == [Refute()]
-    assert detector.stated(statement, OTHERS[1], 1.5) == []
-    assert detector.stated(statement, OTHERS[1], 2.1) == [Refute()]
-    detector.proof(ME, (1, 8), 3.0)
-    assert detector.stated(statement, OTHERS[2], 5.0) == []
-    assert detector.statistics().faults == 2
-
-
-def test_what_is_heard_here_outweighs_what_others_say() -> None:
-    detector = Detector(ME, LAN, lambda: 0.0)
-    detector.watch(SUBJECT, 0.0)
-    detector.tick(1.0, lambda peer: 0.9)
-    for witness in OTHERS[:5]:
-        assert detector.stated(Statement(SUBJECT, (0, 0), Evidence.REFUSED), witness, 1.2) == []
-    assert detector.statistics().suspicions == 0
-
-
-def test_three_witnesses_are_enough_for_all() -> None:
-    """Who has heard three says nothing itself, and passes nothing on."""
-    bench = Bench(0, lives=silent_after(0.5))
-    bench.run(2.5)
-    for witness in OTHERS[:3]:
-        statement = Statement(SUBJECT, (0, 0), Evidence.SILENT)
-        assert bench.detector.worth_passing(statement, witness)
-        bench.do(bench.detector.stated(statement, witness, 2.5), 2.5)
-    assert not bench.detector.worth_passing(Statement(SUBJECT, (0, 0), Evidence.SILENT), OTHERS[3])
-    bench.run(10.0)
-    assert bench.told() == []
-    assert bench.times(Dead) == [6.0]
-
-
-def test_who_knows_already_still_passes_on_what_others_need() -> None:
-    bench = Bench(3, refuses=True, say=lambda now: REFUSED)
-    bench.do(bench.detector.lost(SUBJECT, 0.1), 0.1)
-    bench.run(2.0)
-    assert len(bench.times(Dead)) == 1
-    statement = Statement(SUBJECT, (0, 0), Evidence.REFUSED)
-    worth = []
-    for witness in OTHERS[:5]:
-        worth.append(bench.detector.worth_passing(statement, witness))
-        assert bench.detector.stated(statement, witness, 2.0) == []
-    assert worth == [True, True, True, False, False]
-
-
 @pytest.mark.parametrize("seconds", [3.0, 20.0, 3600.0])
 def test_what_the_observer_sleeps_does_not_count(seconds: float) -> None:
     """Its pings time out the moment it goes on: nobody is suspected for that."""
@@ -361,105 +169,9 @@ def test_a_busy_link_is_not_pinged() -> None:
         assert detector.tick(now, lambda peer, now=now: now - 0.1) == []
 
 
-def test_memory_and_statements_are_bounded() -> None:
-    detector = Detector(ME, LAN, lambda: 0.0)
-    for number in range(5_000):
-        peer = PeerId.from_public_key(number.to_bytes(32, "big"))
-        for witness in OTHERS[:2]:
-            detector.stated(Statement(peer, (1, 1), Evidence.REFUSED), witness, 0.0)
-    statistics = detector.statistics()
-    assert statistics.suspicions + statistics.dead <= hearsay.STATED_BURST
-    assert statistics.ignored == 10_000 - hearsay.STATED_BURST
-    for number in range(hearsay.MAX_ORDERS + 100):
-        detector.proof(PeerId.from_public_key(number.to_bytes(32, "big")), (1, 1), 0.0)
-    assert len(detector._hearsay) == hearsay.MAX_ORDERS
-
-
 def test_presets_keep_the_promised_limits() -> None:
     for preset in (lan(), wan(), simulation()):
         assert preset.dead_max_s == 10.0
         assert preset.dead_min_s == 5.0
         assert preset.ping_s + preset.ping_timeout_s + preset.tick_s <= preset.fresh_s
         assert preset.tell_after_s < preset.dead_min_s
-
-
-EVENTS = st.lists(
-    st.tuples(
-        st.sampled_from(["tick", "tick", "tick", "hear", "lost", "watch", "unwatch", "failed", "pong", "missed",
-                         "dialled", "answered", "stated", "proof", "forget", "stall"]),
-        st.integers(1, 5), st.integers(1, 5), st.integers(0, 4),
-    ),
-    max_size=150,
-)
-
-
-@settings(deadline=None, max_examples=150)
-@given(EVENTS)
-def test_invariants(events: list[tuple[str, int, int, int]]) -> None:
-    """Whatever happens in whatever order: no death within 2 s of bytes, one action of a kind per peer, sound states."""
-    detector = Detector(ME, LAN, lambda: 0.5)
-    now, heard = 0.0, dict.fromkeys(PEERS[:8], -inf)
-    connected: set[PeerId] = set()
-    believed: dict[PeerId, type] = {}
-    for kind, one, other, number in events:
-        peer, via = PEERS[one], PEERS[other]
-        actions: list[Action] | None = []
-        match kind:
-            case "tick":
-                now += LAN.tick_s
-                actions = detector.tick(now, heard.__getitem__)
-            case "stall":
-                now += 7.0
-            case "hear":
-                heard[peer] = now if peer in connected else -inf
-            case "watch":
-                connected.add(peer)
-                heard[peer] = now
-                actions = detector.watch(peer, now)
-            case "lost":
-                connected.discard(peer)
-                actions = detector.lost(peer, now)
-            case "unwatch":
-                connected.discard(peer)
-                believed.pop(peer, None)
-                detector.unwatch(peer, now)
-            case "forget":
-                connected.discard(peer)
-                believed.pop(peer, None)
-                detector.forget(peer)
-            case "failed":
-                actions = detector.failed(peer, "broke", now)
-            case "pong":
-                actions = detector.pong(peer, now)
-                heard[peer] = now if peer in connected else -inf
-            case "missed":
-                actions = detector.missed(peer, now)
-            case "dialled":
-                actions = detector.dialled(peer, number % 2 == 0, now)
-            case "answered":
-                actions = detector.answered(via, peer, ProbeOutcome(number) if number else None, now)
-            case "stated":
-                evidence = Evidence.REFUSED if number % 2 else Evidence.SILENT
-                actions = detector.stated(Statement(peer, (1, number), evidence), via, now)
-            case "proof":
-                actions = detector.proof(peer, (1, number) if number else None, now)
-        told = [(type(action), getattr(action, "peer", None), getattr(action, "via", None)) for action in actions]
-        assert len(told) == len(set(told))
-        assert sum(isinstance(action, Ping) for action in actions) <= PINGED
-        for action in actions:
-            match action:
-                case Dead(dead, _):
-                    assert not (dead in connected and now - heard[dead] < 2.0)
-                    assert believed.get(dead) is not Dead
-                    believed[dead] = Dead
-                case Suspect(suspect, _):
-                    assert suspect not in believed
-                    believed[suspect] = Suspect
-                case Alive(alive):
-                    assert believed.pop(alive) in (Suspect, Dead)
-                case Ping(pinged, _):
-                    assert pinged in connected
-                case Ask(asked, subject, _):
-                    assert asked in connected
-                    assert asked != subject
-    assert len(detector._links) == len(connected)
