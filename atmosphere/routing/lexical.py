@@ -20,6 +20,8 @@ import numpy.typing as npt
 K1 = 1.5   # the usual constants: Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009
 B = 0.75
 MAX_TIMES = 2**16 - 1
+WEIGHED_KEPT = 2**19
+"""Postings whose share of a score is kept until a card comes, changes or goes: 16 bytes each."""
 
 Scores = npt.NDArray[np.float32]
 
@@ -32,6 +34,8 @@ class LexicalIndex:
         self._postings: dict[str, tuple[array[int], array[int]]] = {}  # word -> rows, times
         self._lengths = np.zeros(0, dtype=np.float32)
         self._total = 0.0
+        self._weighed: dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]] = {}  # word -> rows, shares
+        self._kept = 0
 
     def __repr__(self) -> str:
         return f"<LexicalIndex {len(self._postings)} words of {len(self._rows)} cards>"
@@ -54,6 +58,7 @@ class LexicalIndex:
 
     def drop(self, row: int) -> None:
         """Forget *row*, if it has words."""
+        self._forget_shares()
         for word in self._rows.pop(row, ()):
             rows, times = self._postings[word]
             place = rows.index(row)
@@ -81,16 +86,30 @@ class LexicalIndex:
 
     def scores(self, words: Iterable[str], rows: int) -> Scores:
         """The BM25 score of every row below *rows*: >= 0, shape (rows,)."""
-        count = len(self._rows)
-        result = np.zeros(max(rows, len(self._lengths)), dtype=np.float32)
-        if not self._total:
-            return result[:rows]
-        length = np.float32(K1 * (1 - B)) + np.float32(K1 * B * count / self._total) * self._lengths
-        for word in words:
-            posting = self._postings.get(word)
-            if posting is None:
-                continue
-            found = np.frombuffer(posting[0], np.int64)  # numpy's own type of an index: others are copied, at each use
-            seen = np.frombuffer(posting[1], np.uint16).astype(np.float32)
-            result[found] += np.float32(self._rarity(len(found)) * (K1 + 1)) * seen / (seen + length[found])
-        return result[:rows]
+        found = [self._shares(word) for word in words if word in self._postings]
+        if not found:
+            return np.zeros(rows, dtype=np.float32)
+        holders = np.concatenate([each for each, _ in found])
+        shares = np.concatenate([share for _, share in found])
+        return np.bincount(holders, shares, rows)[:rows].astype(np.float32)
+
+    def _shares(self, word: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """The rows that have *word*, and what it adds to the score of each."""
+        known = self._weighed.get(word)
+        if known is not None:
+            return known
+        posting = self._postings[word]
+        holders, times = np.array(posting[0], np.int64), np.array(posting[1], np.float64)
+        length = 1 - B + B * len(self._rows) / self._total * self._lengths[holders]
+        found = holders, self._rarity(len(holders)) * (K1 + 1) * times / (times + K1 * length)
+        self._kept += len(holders)
+        if self._kept > WEIGHED_KEPT:
+            self._forget_shares()
+        else:
+            self._weighed[word] = found
+        return found
+
+    def _forget_shares(self) -> None:
+        """They hang on how many rows there are, and how long."""
+        self._weighed.clear()
+        self._kept = 0

@@ -22,6 +22,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -80,8 +81,7 @@ def _unit(vector: Vector) -> Vector:
     return np.asarray(vector / norm if norm else vector, dtype=np.float32)
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
+class Fit(NamedTuple):
     """One card and how well it fits."""
 
     card: bytes
@@ -239,7 +239,8 @@ class CardVectors:
                 fits += np.float32(min(0.0, behind))
             fits[close] = lifted
             best[:SHORTLIST] = close[np.argsort(-lifted, kind="stable")]
-        ranked = tuple(Fit(card, float(fits[row])) for row in best if (card := self._cards[row]) is not None)
+        found = zip(best.tolist(), fits[best].tolist(), strict=True)
+        ranked = tuple(Fit(card, fit) for row, fit in found if (card := self._cards[row]) is not None)
         if not ranked:
             return Matches(self._cards, fits, self._rows, (), 0.0, 0.0, None)
         row = int(best[0])
@@ -287,12 +288,16 @@ class CardVectors:
     def _contrast(self, query: Vector, best: Rows) -> Vector:
         """Of each of *best*: how much of the intent its phrases explain and the others' do not; shape (len(best),)."""
         parts = [self._phrases[row] for row in best.tolist()]
-        vectors = np.concatenate([values * scale for values, scale in parts])
-        kernel = vectors @ vectors.T
-        kernel[np.diag_indices_from(kernel)] += np.float32(RIDGE)
-        weights = np.linalg.solve(kernel, vectors @ query)
-        owner = np.repeat(np.arange(len(parts)), [len(values) for values, _ in parts])
-        return np.bincount(owner, weights, len(parts)).astype(np.float32)
+        counts = [len(levels) for levels, _ in parts]
+        levels = np.concatenate([levels for levels, _ in parts]).astype(np.float32)
+        scale = np.repeat(np.array([scale for _, scale in parts]), counts)
+        kernel = levels @ levels.T  # of whole numbers below 2^24: exact
+        kernel *= scale
+        kernel *= scale[:, None]
+        kernel.flat[:: len(kernel) + 1] += np.float32(RIDGE)
+        weights = np.linalg.solve(kernel, (levels @ query) * scale)
+        owner = np.repeat(np.arange(len(counts)), counts)
+        return np.bincount(owner, weights, len(counts)).astype(np.float32)
 
 
 def _top(values: Vector, count: int) -> Rows:

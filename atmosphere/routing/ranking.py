@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -37,7 +37,7 @@ class Ranking:
 
     def best(self, count: int, first: bytes | None = None) -> list[Candidate]:
         """The best *count*, those of the card *first* before all others."""
-        return list(map(self._candidate, heapq.nlargest(count, self._ranked(first))))
+        return list(map(self._candidate, _largest(count, self._ranked(first))))
 
     def best_of_cards(self, count: int) -> list[Candidate]:
         """The best pair of each of the best *count* cards."""
@@ -46,7 +46,7 @@ class Ranking:
             card = self.routes[-ranked[4]].entry.card
             if card not in best or ranked > best[card]:
                 best[card] = ranked
-        return list(map(self._candidate, heapq.nlargest(count, best.values())))
+        return list(map(self._candidate, _largest(count, best.values())))
 
     def _ranked(self, first: bytes | None = None) -> Iterator[Ranked]:
         intent, matches, learnt, standing, affinity = (
@@ -71,7 +71,14 @@ class Ranking:
     def _candidate(self, ranked: Ranked) -> Candidate:
         _, total, _, _, place, found, further = ranked
         route = self.routes[-place]
-        node, factors = route.node, {**named(found), **further}
+        node, factors = route.node, named(found)
+        factors.update(further)
         return Candidate(
             node.peer, node.name, route.entry.card, route.card, total, factors, str(node.path), node.rtt_ms
         )
+
+
+def _largest(count: int, found: Iterable[Ranked]) -> list[Ranked]:
+    """The largest *count*, the largest first."""
+    ranked = list(found)
+    return heapq.nlargest(count, ranked) if count < len(ranked) else sorted(ranked, reverse=True)
