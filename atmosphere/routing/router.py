@@ -43,6 +43,8 @@ QUERIES_CACHED = 1024
 """Embedded intents kept: agents ask the same thing again."""
 MAX_QUERY_CHARS = 4000
 """The embedding model reads 256 word pieces; more text would only cost time."""
+NAMED = 10
+"""Models or tools that an error lists, where another one was asked for."""
 
 
 class Router:
@@ -218,19 +220,27 @@ class Router:
         if not last and not served_last:
             return "no node of the mesh offers anything that can be used now"
         if last == "tool" and not served_last:
-            offered = ", ".join(sorted({route.card.type for route in self.table.routes()}))
-            return (
-                f"no node of the mesh offers {intent.tool!r} now; offered are: {offered}. "
-                "A model server on any node (Ollama, llama.cpp ...) or `atmosphere-p2p backend add URL` there adds some"
-            )
+            return self._no_tool(intent)
         if last in ("", "tool", "type", "model") and intent.names_model:
             served = sorted({r.card.model for r in self.table.routes() if r.card.model})
-            listed = ", ".join(served[:10]) or "none"
+            listed = ", ".join(served[:NAMED]) or "none"
             asked = repr(intent.model)
             if intent.equivalents:
                 asked += f" (alias of {', '.join(intent.equivalents)})"
             return f"the model {asked} is not served by any node now{served_last}; served are: {listed}"
         return hints[last]
+
+    def _no_tool(self, intent: Intent) -> str:
+        wanted, cards = intent.constraints.type, [route.card for route in self.table.routes()]
+        of_it = [card for card in cards if wanted and of_type(wanted, card.type)]
+        if tools := sorted({tool.name for card in of_it for tool in card.tools}):
+            listed = ", ".join(tools[:NAMED]) + (" ..." if len(tools) > NAMED else "")
+            return f"no node of the mesh offers the tool {intent.tool!r} of {wanted} now; the tools of it are: {listed}"
+        offered = ", ".join(sorted({card.type for card in cards}))
+        return (
+            f"no node of the mesh offers {intent.tool!r} now; offered are: {offered}. "
+            "A model server on any node (Ollama, llama.cpp ...) or `atmosphere-p2p backend add URL` there adds some"
+        )
 
     def _last_served(self, intent: Intent) -> str:
         """Who served the first of the named models last, as far as this node has seen it."""

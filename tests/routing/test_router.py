@@ -108,6 +108,8 @@ async def test_a_missing_tool_is_named_with_what_is_offered(world: World) -> Non
     world.node(OTHER, EMBED)
     missing = (await world.router.decide(Intent(tool="chat"))).missing
     assert missing.startswith("no node of the mesh offers 'chat' now; offered are: llm/embed.")
+    missing = (await world.router.decide(Intent(tool="embde", constraints=Constraints(type="llm/embed")))).missing
+    assert missing == "no node of the mesh offers the tool 'embde' of llm/embed now; the tools of it are: embed"
 
 
 async def test_a_named_model_is_never_replaced(world: World) -> None:
