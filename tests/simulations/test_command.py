@@ -85,7 +85,7 @@ def test_without_matplotlib_a_report_is_refused_before_the_run(
 
 
 def test_a_terminal_sees_how_far_it_is_and_the_run_is_the_same() -> None:
-    words = ["spread", "--nodes", "10", "--rest", "1", "--news", "2"]
+    words = ["spread", "--nodes", "10", "--rest", "1", "--news", "12"]  # long enough to be drawn with some of it done
     ours, theirs = pty.openpty()
     run = subprocess.Popen(
         [sys.executable, "-m", "simulations", *words, "--json"], stdout=subprocess.PIPE, stderr=theirs, text=True
