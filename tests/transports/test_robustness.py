@@ -198,12 +198,15 @@ async def test_five_hundred_connects_and_disconnects_leave_nothing_behind() -> N
             return tasks, descriptors(), psutil.Process().memory_info().rss / 1e6
 
         await cycles(50, cycle)
-        before = await measure()
-        await cycles(500, cycle)
-        after = await measure()
-    assert after[0] == before[0], "tasks"
-    assert after[1] == before[1], "descriptors"
-    assert after[2] < before[2] + 5, "megabytes"
+        grown = []
+        while len(grown) < 3 and not (grown and grown[-1] < 5):  # what the allocator takes it takes once, a leak always
+            before = await measure()
+            await cycles(500, cycle)
+            after = await measure()
+            assert after[0] == before[0], "tasks"
+            assert after[1] == before[1], "descriptors"
+            grown.append(after[2] - before[2])
+    assert grown[-1] < 5, f"megabytes, in each of {len(grown)} series: {grown}"
 
 
 async def test_a_slow_stranger_is_cut_off() -> None:
