@@ -134,6 +134,7 @@ def test_both_halves_work_while_parted_and_are_equal_within_five_seconds_of_the_
                 all(watch.states(h.name)[o.name] == "offline" for h in left for o in (d, e)) and
                 all(watch.states(h.name)[o.name] == "offline" for h in right for o in left)) or None)
             print(f"the halves gave each other up after {time.perf_counter() - began:.2f} s")
+            m.revoked = True
             a.command("revoke", m.peer, "--reason", "while parted", "--yes")
             a.command("issuer", "add", c.peer, "--scopes", "call:*,serve")
             for host in (b, e):  # each half has news of its own

@@ -48,6 +48,7 @@ def test_what_one_half_said_is_in_force_in_the_other_when_they_meet(tmp_path: Pa
         right = here.prepared("R", "right")
         right.command("join", single, "--via", f"/ip4/{issuer.address}/tcp/{PORT}/p2p/{issuer.peer}", "--name", "R")
         right.start()
+        m.revoked = right.revoked = True  # R's membership ends with L's
         eventually("L is let in on the left", 20, lambda: "L" in b.online() or None)
         eventually("R is let in on the right", 20, lambda: "R" in issuer.online() or None)
         assert "M" in issuer.online()

@@ -51,6 +51,7 @@ def test_a_revoked_node_loses_its_running_work_and_everybody() -> None:
         assert not refuses(b, peer)
         d.stop()
 
+        c.revoked = True
         client = OpenAI(base_url=a.base_url, api_key="unused", max_retries=0, timeout=30)
         stream = client.chat.completions.create(
             model=MODEL, messages=[{"role": "user", "content": "count"}], stream=True

@@ -33,6 +33,8 @@ class Host:
     home: Path
     process: subprocess.Popen[bytes] | None = None
     peer: str = ""
+    revoked: bool = False
+    """The test revokes it."""
 
     def command(self, *words: str) -> str:
         done = subprocess.run(
@@ -99,7 +101,7 @@ def world(network: Network, folder: Path) -> Iterator[World]:
                 host.process.wait(timeout=END_S)
     for host in made.hosts:
         if host.process is not None:
-            check_log(host.home)
+            check_log(host.home, revoked=host.revoked)
 
 
 def invitation(host: Host, uses: int = 1) -> str:
