@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,20 +69,20 @@ def serving() -> Serving:
                     prepare: Callable[[FakeNode], object] = lambda node: None) -> AsyncIterator[Served]:
         with tempfile.TemporaryDirectory() as folder:
             async with trio.open_nursery() as nursery:
-                node = FakeNode(nursery, work, Path(folder))
-                prepare(node)
-                stopped = trio.Event()
+                with closing(FakeNode(nursery, work, Path(folder))) as node:
+                    prepare(node)
+                    stopped = trio.Event()
 
-                async def run(task_status: trio.TaskStatus[Bound]) -> None:
-                    await serve(node, public=public, control=Path(folder) / "control.sock", limits=limits,
-                                task_status=task_status)
-                    stopped.set()
+                    async def run(task_status: trio.TaskStatus[Bound]) -> None:
+                        await serve(node, public=public, control=Path(folder) / "control.sock", limits=limits,
+                                    task_status=task_status)
+                        stopped.set()
 
-                bound = await nursery.start(run)
-                yield Served(node, bound, nursery, stopped)
-                node.stop_requested.set()
-                with trio.fail_after(5):
-                    await stopped.wait()
-                nursery.cancel_scope.cancel()
+                    bound = await nursery.start(run)
+                    yield Served(node, bound, nursery, stopped)
+                    node.stop_requested.set()
+                    with trio.fail_after(5):
+                        await stopped.wait()
+                    nursery.cancel_scope.cancel()
 
     return start

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -97,7 +96,10 @@ class FakeWork:
 
 @dataclass
 class FakeNode:
-    """``nursery`` runs the work, as the node's does: the request's task holds no scope of it."""
+    """``nursery`` runs the work, as the node's does: the request's task holds no scope of it.
+
+    Whoever makes one closes it: a finalizer would run whenever the collector does, in the depth of a parser too.
+    """
 
     nursery: trio.Nursery
     work: Work
@@ -107,7 +109,6 @@ class FakeNode:
     def __post_init__(self) -> None:
         self.env = SystemEnv()
         self.store = Store.memory(self.env)
-        weakref.finalize(self, self.store.close)
         self.audit = AuditLog(self.store, self.env)
         self.api_keys = ApiKeys(self.store, self.env)
         self.invited: list[tuple[int, bool, bool, tuple[str, ...] | None]] = []
@@ -134,6 +135,10 @@ class FakeNode:
         self.calibrated: list[tuple[bytes, bool]] = []
         self.meter = Meter(CostConfig())
         self.capability_names: dict[str, frozenset[str]] = {}
+
+    def close(self) -> None:
+        """Close its store."""
+        self.store.close()
 
     router = property(lambda self: self)
     dispatcher = property(lambda self: self)

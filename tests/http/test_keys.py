@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import replace
 from typing import Any
 
@@ -208,19 +208,19 @@ async def test_an_intent_is_tied_to_what_the_key_covers(types: tuple[str, ...], 
                                                         tied: str) -> None:
     """The best type that is covered, however many better ones are not; what runs, a failover too, is of that type."""
     async with trio.open_nursery() as nursery:
-        node = FakeNode(nursery, echo)
-        node.types = types
-        intent = Intent(tool=tool, constraints=Constraints(type=asked, local_only=True))
-        outcome: Intent | Code
-        try:
-            outcome = await permitted(node, intent, LLM)
-        except CallError as error:
-            outcome = error.code
-        if isinstance(outcome, Intent):
-            assert outcome == replace(intent, constraints=Constraints(type=tied, local_only=True))
-        else:
-            assert outcome is tied
-        assert await permitted(node, intent, None) is intent
+        with closing(FakeNode(nursery, echo)) as node:
+            node.types = types
+            intent = Intent(tool=tool, constraints=Constraints(type=asked, local_only=True))
+            outcome: Intent | Code
+            try:
+                outcome = await permitted(node, intent, LLM)
+            except CallError as error:
+                outcome = error.code
+            if isinstance(outcome, Intent):
+                assert outcome == replace(intent, constraints=Constraints(type=tied, local_only=True))
+            else:
+                assert outcome is tied
+            assert await permitted(node, intent, None) is intent
 
 
 async def test_use_is_audited(serving: Serving) -> None:

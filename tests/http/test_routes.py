@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +147,8 @@ async def test_owner_stops_the_node(serving: Serving, route: str) -> None:
 async def refused(public: str, control: Path) -> str:
     """The words with which serving is refused."""
     async with trio.open_nursery() as nursery:
-        with trio.fail_after(2), pytest.raises(ServeError) as caught:
-            await serve(FakeNode(nursery, echo), public=public, control=control)
+        with closing(FakeNode(nursery, echo)) as node, trio.fail_after(2), pytest.raises(ServeError) as caught:
+            await serve(node, public=public, control=control)
     return str(caught.value)
 
 
@@ -182,14 +182,14 @@ async def test_stale_socket_is_replaced(tmp_path: Path) -> None:
     left.bind(str(path))
     left.close()
     async with trio.open_nursery() as nursery:
-        node = FakeNode(nursery, echo)
+        with closing(FakeNode(nursery, echo)) as node:
 
-        async def run(task_status: trio.TaskStatus[Any]) -> None:
-            await serve(node, public="localhost:0", control=path, task_status=task_status)
+            async def run(task_status: trio.TaskStatus[Any]) -> None:
+                await serve(node, public="localhost:0", control=path, task_status=task_status)
 
-        with trio.fail_after(2):
-            await nursery.start(run)
-            transport = httpx2.AsyncHTTPTransport(uds=str(path))
-            async with httpx2.AsyncClient(transport=transport, base_url="http://node") as client:
-                assert (await client.get("/v1/health")).json()["status"] == "ok"
-            node.stop_requested.set()
+            with trio.fail_after(2):
+                await nursery.start(run)
+                transport = httpx2.AsyncHTTPTransport(uds=str(path))
+                async with httpx2.AsyncClient(transport=transport, base_url="http://node") as client:
+                    assert (await client.get("/v1/health")).json()["status"] == "ok"
+                node.stop_requested.set()
