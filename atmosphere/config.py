@@ -161,7 +161,7 @@ class Config:
     bootstrap: tuple[str, ...] = ()
     """Multiaddrs with /p2p/ of nodes to connect to at start and after every loss."""
     http: str = DEFAULT_HTTP
-    """Loopback only; any other address needs an API key, which this release does not have yet."""
+    """HOST:PORT of the OpenAI API. Anything but loopback needs an API key first (``keys add``)."""
     mdns: bool = True
     """Find nodes of the same mesh on the LAN."""
     network: str = "wan"
@@ -177,6 +177,8 @@ class Config:
     """Capability names that clients may write in place of a model's, besides ``fast``, ``vision`` and ``best-code``."""
     routing: RoutingConfig = field(default_factory=RoutingConfig)
     cost: CostConfig = field(default_factory=CostConfig)
+    embedder: str = ""
+    """Folder of a sentence-transformers model (the extra of that name) in place of the one in the wheel."""
     labels: tuple[str, ...] = ()
     """Facts about this node for constraints: ``gpu``, ``site:home``."""
     concurrency: int = 4

@@ -55,13 +55,13 @@ def list_indexed(home: Home, as_json: bool) -> None:
 
 
 def _index(home: Home, path: Path) -> dict[str, Any]:
-    from atmosphere.embedding import EmbedderError, MiniLM
+    from atmosphere.embedding import EmbedderError, load_embedder
     from atmosphere.env import SystemEnv
     from atmosphere.knowledge import Knowledge, KnowledgeError
 
     with home.store() as store:
         try:
-            return dataclasses.asdict(Knowledge(store, MiniLM.load(), SystemEnv()).add(path))
+            return dataclasses.asdict(Knowledge(store, load_embedder(home.config().embedder), SystemEnv()).add(path))
         except (KnowledgeError, EmbedderError) as error:
             raise Failure(str(error)) from error
 

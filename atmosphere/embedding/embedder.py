@@ -61,3 +61,8 @@ class Embedder(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.space.name}>"
+
+
+def valid(text: str) -> str:
+    """*text* without lone surrogates, which JSON may carry and tokenizers refuse."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atmosphere.embedding.embedder import Embedder, EmbedderError, Space, Vectors
+from atmosphere.embedding.embedder import Embedder, EmbedderError, Space, Vectors, valid
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -75,19 +75,14 @@ class MiniLM(Embedder):
     def embed(self, texts: Sequence[str]) -> Vectors:
         vectors = np.empty((len(texts), self.space.dimensions), np.float32)
         for row, text in enumerate(texts):
-            ids = self._tokenizer.encode(_valid(text)).ids
+            ids = self._tokenizer.encode(valid(text)).ids
             if len(ids) > MAX_TOKENS:
                 ids = [*ids[: MAX_TOKENS - 1], self._end]
             vectors[row] = self._session.run(None, {"ids": np.array([ids], np.int64)})[0][0]
         return vectors
 
     def count_tokens(self, text: str) -> int:
-        return len(self._tokenizer.encode(_valid(text), add_special_tokens=False).ids)
-
-
-def _valid(text: str) -> str:
-    """*text* without lone surrogates, which JSON may carry and the tokenizer refuses."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+        return len(self._tokenizer.encode(valid(text), add_special_tokens=False).ids)
 
 
 def _trim() -> None:

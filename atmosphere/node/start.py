@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -12,7 +13,7 @@ from atmosphere import __version__
 from atmosphere.config import Config
 from atmosphere.cost import Machine
 from atmosphere.cost.machine import SystemMachine
-from atmosphere.embedding import Embedder, MiniLM
+from atmosphere.embedding import Embedder, load_embedder
 from atmosphere.env import Env, SystemEnv
 from atmosphere.identity import Keyring
 from atmosphere.identity.identity import MEMBERSHIP_S
@@ -62,22 +63,23 @@ async def open_node(
     config: Config,
     *,
     env: Env | None = None,
-    embedder: Callable[[], Embedder] = MiniLM.load,
+    embedder: Callable[[], Embedder] | None = None,
     machine: Machine | None = None,
 ) -> AsyncIterator[Node]:
     """Run the node of *home* for the length of the block.
 
-    *home* must hold keys and a membership. *embedder*: loads the embedding model (in a thread). *machine*: what is
-    read to know what work costs here; None: this one. On exit the mesh is told goodbye, work for others may finish
-    within the grace period, then everything ends. Raises HomeError, IdentityError, StoreError, ListenError,
-    EmbedderError.
+    *home* must hold keys and a membership. *embedder*: loads the embedding model (in a thread); None: that of the
+    config. *machine*: what is read to know what work costs here; None: this one. On exit the mesh is told goodbye,
+    work for others may finish within the grace period, then everything ends. Raises HomeError, IdentityError,
+    StoreError, ListenError, EmbedderError.
     """
     env = env or SystemEnv()
     keyring = Keyring(home)
     keyring.load()  # before anything is made in a home that has no mesh
     with closing(Store(home / "node.db", env)) as store:
         here = (machine or SystemMachine(env.monotonic)) if config.cost.measure else None
-        parts = Parts(keyring, store, await env.run_blocking(embedder), machine=here)
+        model = await env.run_blocking(embedder or partial(load_embedder, config.embedder))
+        parts = Parts(keyring, store, model, machine=here)
         async with run_node(parts, config, env) as node:
             yield node
 

@@ -102,11 +102,10 @@ class LexicalIndex:
         holders, times = np.array(posting[0], np.int64), np.array(posting[1], np.float64)
         length = 1 - B + B * len(self._rows) / self._total * self._lengths[holders]
         found = holders, self._rarity(len(holders)) * (K1 + 1) * times / (times + K1 * length)
-        self._kept += len(holders)
-        if self._kept > WEIGHED_KEPT:
+        if self._kept + len(holders) > WEIGHED_KEPT:
             self._forget_shares()
-        else:
-            self._weighed[word] = found
+        self._kept += len(holders)
+        self._weighed[word] = found
         return found
 
     def _forget_shares(self) -> None:

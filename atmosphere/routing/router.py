@@ -6,7 +6,7 @@ No network is needed to decide: everything is in the gradient table. A decision 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -223,7 +223,7 @@ class Router:
             return self._no_tool(intent)
         if last in ("", "tool", "type", "model") and intent.names_model:
             served = sorted({r.card.model for r in self.table.routes() if r.card.model})
-            listed = ", ".join(served[:NAMED]) or "none"
+            listed = _listed(served) or "none"
             asked = repr(intent.model)
             if intent.equivalents:
                 asked += f" (alias of {', '.join(intent.equivalents)})"
@@ -234,8 +234,8 @@ class Router:
         wanted, cards = intent.constraints.type, [route.card for route in self.table.routes()]
         of_it = [card for card in cards if wanted and of_type(wanted, card.type)]
         if tools := sorted({tool.name for card in of_it for tool in card.tools}):
-            listed = ", ".join(tools[:NAMED]) + (" ..." if len(tools) > NAMED else "")
-            return f"no node of the mesh offers the tool {intent.tool!r} of {wanted} now; the tools of it are: {listed}"
+            return (f"no node of the mesh offers the tool {intent.tool!r} of {wanted} now; "
+                    f"the tools of it are: {_listed(tools)}")
         offered = ", ".join(sorted({card.type for card in cards}))
         return (
             f"no node of the mesh offers {intent.tool!r} now; offered are: {offered}. "
@@ -249,6 +249,10 @@ class Router:
             if last is not None:
                 return f" (last served by {last.name}, which {last.reason})"
         return ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (" ..." if len(names) > NAMED else "")
 
 
 def _sizes(intent: Intent, routes: Iterable[Route]) -> Sizes:

@@ -11,6 +11,7 @@ embedder, and the matcher that the router uses ranks the cards and says how sure
   there are fewer, the capability's own ``examples`` follow; where there are still fewer, it has fewer.
 - ``--split S``: the queries that are asked. Without it: all that are not of the split ``train``. Queries that serve as
   examples are never asked.
+- ``--embedder FOLDER``: a sentence-transformers model in place of the one in the wheel, as a node's config names it.
 - Top-1, top-3 and MRR are over queries that some capability is right for; ties are lost by the later line.
 - AUROC: of the probability that anybody can, queries in scope against queries out of scope.
 - Coverage at 95 % precision: the largest share of all queries that can be accepted, by the probability that the pick is
@@ -41,7 +42,7 @@ import numpy.typing as npt
 
 from atmosphere.capabilities import card as limits
 from atmosphere.capabilities.card import Card, Tool, card_id
-from atmosphere.embedding import Embedder, MiniLM
+from atmosphere.embedding import Embedder, EmbedderError, load_embedder
 from atmosphere.routing.matching import CardVectors, card_texts, centroid
 from atmosphere.routing.phrases import humanise, subject, words
 
@@ -378,7 +379,7 @@ def run(options: argparse.Namespace) -> None:
     if short:
         notes.append(f"{short} capabilities have fewer than {options.shots} examples; they have what there is")
 
-    embedder = MiniLM.load()
+    embedder = load_embedder(options.embedder)
     matcher, ids = ready(cards, embedder)
     texts = [query.text for query in asked]
     vectors = embed(embedder, texts)
@@ -425,9 +426,10 @@ def arguments(description: str | None, shots: int) -> argparse.ArgumentParser:
 def main() -> None:
     parser = arguments(__doc__, 0)
     parser.add_argument("--json", action="store_true", help="figures as one JSON object on the last line")
+    parser.add_argument("--embedder", default="", metavar="FOLDER", help="of another model than the one in the wheel")
     try:
         run(parser.parse_args())
-    except FileError as error:
+    except (FileError, EmbedderError) as error:
         raise SystemExit(f"error: {error}") from None
 
 

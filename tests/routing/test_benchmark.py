@@ -41,7 +41,7 @@ def figures(
 ) -> tuple[dict[str, Any], str]:
     """The last line and the notes."""
     monkeypatch.setattr(MiniLM, "load", HashEmbedder)
-    settings = {"shots": 0, "split": "", "seed": 0, "json": True, **options}
+    settings = {"shots": 0, "split": "", "seed": 0, "json": True, "embedder": "", **options}
     routing.run(argparse.Namespace(
         caps=write(tmp_path / "caps.jsonl", caps), queries=write(tmp_path / "queries.jsonl", queries), **settings
     ))
