@@ -197,8 +197,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def strained(seconds: float) -> float:
+    """What *seconds* of a machine with time for us are on this one now: more, if it has more to do than processors."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def eventually(what: str, seconds: float, look: Callable[[], T | None]) -> T:
-    """The first result of *look* that is not None; raises :class:`NodeFailed` after *seconds*."""
+    """The first result of *look* that is not None; raises :class:`NodeFailed` after *seconds* (:func:`strained`)."""
+    seconds = strained(seconds)
     deadline = time.monotonic() + seconds
     while True:
         try:
