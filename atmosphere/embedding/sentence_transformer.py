@@ -43,6 +43,7 @@ class SentenceTransformerEmbedder(Embedder):
             raise EmbedderError(f"the model in {folder} needs sentence-transformers ({error}): "
                                 "pip install 'atmosphere-p2p[sentence-transformers]'") from error
         try:
+            importlib.import_module("torch").set_num_threads(1)  # two on a busy machine take five times as long
             model = library.SentenceTransformer(str(folder), local_files_only=True)
         except Exception as error:  # torch, transformers and safetensors raise whatever they like
             raise EmbedderError(f"cannot load {folder}: {error}. It must hold a whole sentence-transformers model."

@@ -97,13 +97,23 @@ class Inventory:
         return self._statements
 
     def question(self, hello: Hello, *, answering: bool) -> Ask | None:
-        """What to ask whoever said *hello*; None if it knows what this node knows."""
-        same_trust, same_nodes = hello.trust == self._trust.digest, hello.nodes == self.nodes.root
+        """What to ask whoever said *hello*; None if it knows what this node knows.
+
+        Who is suspected here counts as unknown: a beacon that others have heard since says that it lives, and makes no
+        difference otherwise.
+        """
+        nodes, doubted = self.nodes, list(self._table.suspects)
+        for peer in doubted:
+            nodes.drop(peer.public_key)
+        same_trust, same_nodes = hello.trust == self._trust.digest, hello.nodes == nodes.root
+        asked = nodes.question(hello.nodes)
+        for peer in doubted:
+            self._renew(peer)
         if same_trust and same_nodes:
             return None
         statements = self.statements
         trust = statements.root if same_trust else statements.digests(statements.buckets)
-        return Ask(self.nodes.question(hello.nodes), trust, answering)
+        return Ask(asked, trust, answering)
 
     def differs(self, ask: Ask) -> bool:
         """Whether there is anything that this node and the one who asks know differently."""

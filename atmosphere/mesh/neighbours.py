@@ -223,6 +223,10 @@ class Neighbours:
         """Compare with a ready neighbour now; it does the same if it knows otherwise. Never raises for what it does."""
         await self._reconciler.reconcile(peer, answering=False)
 
+    def inquire(self) -> None:
+        """Somebody is suspected by hearsay: ask whether a neighbour knows better."""
+        self._reconciler.inquire()
+
     def heard(self, peer: PeerId) -> None:
         """A beacon of *peer* has come by gossip."""
         self._reconciler.heard(peer)

@@ -55,6 +55,8 @@ SPREAD = 12
 """Neighbours that are compared with at a time because of news, GossipSub's upper degree, drawn by chance; they do the
 same. A node with hundreds of them, through which a crowd joins, would else compare with all of them for each who comes.
 """
+INQUIRIES = 2
+"""Neighbours asked about who is suspected by hearsay: one of them may not have heard either."""
 PARALLEL_PULLS = 4
 BREATH = 16
 """Records taken in before other tasks have their turn: each costs about 0.2 ms of signatures."""
@@ -100,7 +102,10 @@ class Reconciler:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._pull)
             task_status.started()
-            await self._now_and_then()
+            try:
+                await self._now_and_then()
+            finally:
+                self._links.clear()  # before it closes: connections are lost at the end, too
 
     # -- neighbours ------------------------------------------------------------------------------------------------
 
@@ -164,6 +169,13 @@ class Reconciler:
             others = busy + self._env.random.sample(idle, min(len(idle), max(0, SPREAD - len(busy))))
         for peer in others:
             self._stir(peer, self._links[peer], answering=False)
+
+    def inquire(self) -> None:
+        """Others hear nothing of somebody: ask some neighbours what they have heard, once for all doubts of now."""
+        idle = [peer for peer, link in self._links.items() if not link.cause]
+        wanted = INQUIRIES - (len(self._links) - len(idle))
+        for peer in self._env.random.sample(idle, max(0, min(wanted, len(idle)))):
+            self._stir(peer, self._links[peer], answering=True)
 
     def heard(self, peer: PeerId) -> None:
         """A beacon that *peer* has just said has come by gossip, so it has gone to others, too."""

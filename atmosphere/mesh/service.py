@@ -114,7 +114,7 @@ class Mesh:
         )
         self.watch = Watch(
             host, dialer, table, Detector(table.me, detector, env.random.random), identity, env,
-            publish=self._say_health, refute=self.speak, ready=self.neighbours.ready,
+            publish=self._say_health, refute=self.speak, ready=self.neighbours.ready, inquire=self.neighbours.inquire,
         )
         self._host = host
         self._dialer = dialer

@@ -142,6 +142,7 @@ class GradientTable:
     """Raised by every change: whoever caches something derived compares it."""
     changes: deque[Change] = field(default_factory=lambda: deque(maxlen=CHANGES_KEPT))
     offline: dict[PeerId, None] = field(default_factory=dict)
+    suspects: dict[PeerId, None] = field(default_factory=dict)
     """Who is in state OFFLINE: it may come back."""
     served: OrderedDict[str, Served] = field(default_factory=OrderedDict)
     """Model -> who offered it last, of models that a node has withdrawn or was forgotten with."""
@@ -260,6 +261,7 @@ class GradientTable:
         else:
             self.nodes[peer] = replace(node, last_seen=seen, state=State.ONLINE, reason="", silent_since=None)
             self.offline.pop(peer, None)
+            self.suspects.pop(peer, None)
             self._changed(peer, "online")
 
     def doubt(self, peer: PeerId, reason: str, now: float) -> None:
@@ -267,6 +269,7 @@ class GradientTable:
         node = self.nodes.get(peer)
         if node is not None and peer != self.me and node.state is State.ONLINE:
             self.nodes[peer] = replace(node, state=State.SUSPECT, reason=reason, silent_since=now)
+            self.suspects[peer] = None
             self._changed(peer, f"suspect: {reason}")
 
     def gone(self, peer: PeerId, reason: str, state: State = State.OFFLINE) -> None:
@@ -274,6 +277,7 @@ class GradientTable:
         node = self.nodes.get(peer)
         if node is not None and peer != self.me and node.state is not state:
             self.nodes[peer] = replace(node, state=state, reason=reason, path=Path.UNKNOWN, rtt_ms=None)
+            self.suspects.pop(peer, None)
             if state is State.OFFLINE:
                 self.offline[peer] = None
             else:
@@ -292,6 +296,7 @@ class GradientTable:
 
     def forget(self, peer: PeerId) -> None:
         self.offline.pop(peer, None)
+        self.suspects.pop(peer, None)
         node = self.nodes.pop(peer, None)
         if node is not None:
             self._holds(node, None)

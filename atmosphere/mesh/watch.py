@@ -88,8 +88,10 @@ class Watch:
         publish: Callable[[bytes], Awaitable[None]],
         refute: Callable[[], None],
         ready: Callable[[], list[PeerId]],
+        inquire: Callable[[], None],
     ) -> None:
-        """*publish*: a message on the topic of health. *refute*: say a beacon now. *ready*: the admitted neighbours."""
+        """*publish*: a message on the topic of health. *refute*: say a beacon now. *ready*: the admitted neighbours.
+        *inquire*: ask some of them what they have heard of those who are suspected."""
         self.detector = detector
         self._host = host
         self._dialer = dialer
@@ -99,6 +101,7 @@ class Watch:
         self._publish = publish
         self._refute = refute
         self._ready = ready
+        self._inquire = inquire
         self._witness = ProbeServer(self.check)
         self._measured = 0
         self._ticks_done = 0
@@ -238,6 +241,8 @@ class Watch:
                     self._start(self._tell, statement)
                 case Suspect(peer, reason):
                     self._table.doubt(peer, reason, now)
+                    if self._table.nodes[peer].path is Path.UNKNOWN:
+                        self._inquire()
                 case Alive(peer):
                     self._table.alive(peer, now)
                 case Dead(peer, reason):

@@ -50,6 +50,7 @@ def extra(monkeypatch: pytest.MonkeyPatch) -> None:
     quiet = SimpleNamespace(utils=SimpleNamespace(logging=SimpleNamespace(disable_progress_bar=lambda: None)))
     monkeypatch.setitem(sys.modules, "sentence_transformers", SimpleNamespace(SentenceTransformer=Twin))
     monkeypatch.setitem(sys.modules, "transformers", quiet)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(set_num_threads=lambda count: None))
 
 
 @pytest.fixture

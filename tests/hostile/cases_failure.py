@@ -43,6 +43,7 @@ def watch(house: House) -> Watch:
     door = Watch(
         nobody, nobody, house.table, detector, lambda: house.identity, house.env,
         publish=publish, refute=lambda: house.told.append("refuted"), ready=list,
+        inquire=lambda: None,
     )
     for name in ("alice", "member"):
         door.proves(peer(name), (3, 10))

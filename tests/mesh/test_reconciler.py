@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from atmosphere.identity import Target, revoke
-from atmosphere.mesh.reconciler import DEBOUNCE_S, GAP_S, GRAFTED_S, RECONCILE_S, SPREAD
+from atmosphere.mesh.reconciler import DEBOUNCE_S, GAP_S, GRAFTED_S, INQUIRIES, RECONCILE_S, SPREAD
 from atmosphere.mesh.table import State
 from protocols.beacons import Beacon
 from protocols.records import domains, open_envelope
@@ -187,6 +187,46 @@ async def test_a_node_believed_dead_here_and_alive_there_has_to_speak(autojump_c
     assert left.state(author(0)) is State.OFFLINE  # nobody's word is enough
     assert left.contested == [(author(0).peer, (1, 3))]
     assert right.contested == []
+
+
+async def test_who_is_suspected_here_and_has_spoken_since_lives(autojump_clock: trio.abc.Clock) -> None:
+    """Beacons that differ in their order alone make no difference between two nodes, but to who doubts their author."""
+    left, right = Knower(ME), Knower(OTHER)
+    for number in range(100):
+        left.hear(author(number), 3)
+        right.hear(author(number), 4 if number < 50 else 3)
+    await meet(left, right)
+    assert left.table.nodes[author(7).peer].beacon.order == (1, 3)  # type: ignore[union-attr]
+    root = left.inventory.nodes.root
+    for number in (7, 77):
+        left.table.doubt(author(number).peer, "others hear nothing of it", 0.0)
+    await meet(left, right)
+    assert left.state(author(7)) is State.ONLINE
+    assert left.state(author(77)) is State.SUSPECT  # nobody knows better
+    assert left.inventory.nodes.root == root
+
+
+async def test_some_neighbours_are_asked_about_all_who_are_suspected(autojump_clock: trio.abc.Clock) -> None:
+    me, others = Knower(ME), [Knower(peer) for peer in (OTHER, THIRD, FOURTH)]
+    for number in range(40):
+        me.hear(author(number), 3)
+        for other in others:
+            other.hear(author(number), 4)
+    async with trio.open_nursery() as nursery:
+        for knower in (me, *others):
+            await nursery.start(knower.run)
+        for other in others:
+            me.join(other)
+            me.reconciler.attend(other.peer)
+        await trio.sleep(GRAFTED_S + GAP_S + 2 * DEBOUNCE_S)
+        before = me.sessions
+        for number in range(40):
+            me.table.doubt(author(number).peer, "others hear nothing of it", 0.0)
+            me.reconciler.inquire()
+        await trio.sleep(2 * DEBOUNCE_S)
+        assert me.sessions - before == INQUIRIES
+        assert {me.state(author(number)) for number in range(40)} == {State.ONLINE}
+        nursery.cancel_scope.cancel()
 
 
 async def test_trust_records_are_in_force_before_anything_else_is_taken(autojump_clock: trio.abc.Clock) -> None:
@@ -373,7 +413,7 @@ async def test_what_gossip_says_before_it_reaches_a_new_neighbour_is_asked_for(
         await running(nursery, left, right)
         await left.reconciler.reconcile(OTHER, answering=True)
         right.hear(author(0))
-        await trio.sleep(GRAFTED_S + 2 * DEBOUNCE_S)
+        await trio.sleep(GRAFTED_S + GAP_S + 2 * DEBOUNCE_S)
         assert left.state(author(0)) is State.ONLINE
         assert left.sessions <= 3
         nursery.cancel_scope.cancel()
