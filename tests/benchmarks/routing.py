@@ -43,6 +43,7 @@ import numpy.typing as npt
 from atmosphere.capabilities import card as limits
 from atmosphere.capabilities.card import Card, Tool, card_id
 from atmosphere.embedding import Embedder, EmbedderError, load_embedder
+from atmosphere.embedding.embedder import valid
 from atmosphere.routing.matching import CardVectors, card_texts, centroid
 from atmosphere.routing.phrases import humanise, subject, words
 
@@ -172,7 +173,7 @@ def read_queries(path: str, known: set[str], notes: list[str]) -> list[Query]:
         if cap is not None and cap not in known:
             unknown[cap] += 1
             continue
-        found.append(Query(_clean(text), cap, _text(where, row, "split")))
+        found.append(Query(valid(text), cap, _text(where, row, "split")))
     if unknown:
         notes.append(f"{sum(unknown.values())} queries are for {len(unknown)} capabilities that are not in the file of "
                      f"capabilities and are left out, the first {next(iter(unknown))!r}")
@@ -180,7 +181,7 @@ def read_queries(path: str, known: set[str], notes: list[str]) -> list[Query]:
 
 
 def _key(value: object) -> str | None:
-    return _clean(str(value)) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
+    return valid(str(value)) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
 
 
 def _text(where: str, row: dict[str, Any], name: str) -> str:
@@ -189,7 +190,7 @@ def _text(where: str, row: dict[str, Any], name: str) -> str:
         return ""
     if not isinstance(value, str):
         raise FileError(f"{where}: {name!r} is a JSON {type(value).__name__}; it must be a text or absent")
-    return _clean(value).strip()
+    return valid(value).strip()
 
 
 def _texts(where: str, row: dict[str, Any], name: str) -> list[str]:
@@ -199,12 +200,7 @@ def _texts(where: str, row: dict[str, Any], name: str) -> list[str]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
         raise FileError(f"{where}: {name!r} must be a list of texts, or absent")
-    return [text for item in values if (text := _clean(item).strip())]
-
-
-def _clean(text: str) -> str:
-    """*text* without lone surrogates, which JSON can write and UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return [text for item in values if (text := valid(item).strip())]
 
 
 def _cut(text: str, size: int) -> str:

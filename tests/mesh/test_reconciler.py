@@ -413,7 +413,7 @@ async def test_what_gossip_says_before_it_reaches_a_new_neighbour_is_asked_for(
         await running(nursery, left, right)
         await left.reconciler.reconcile(OTHER, answering=True)
         right.hear(author(0))
-        await trio.sleep(GRAFTED_S + GAP_S + 2 * DEBOUNCE_S)
+        await trio.sleep(GRAFTED_S + 2 * DEBOUNCE_S)
         assert left.state(author(0)) is State.ONLINE
         assert left.sessions <= 3
         nursery.cancel_scope.cancel()
