@@ -241,7 +241,8 @@ class Watch:
                     self._start(self._tell, statement)
                 case Suspect(peer, reason):
                     self._table.doubt(peer, reason, now)
-                    if self._table.nodes[peer].path is Path.UNKNOWN:
+                    node = self._table.nodes.get(peer)  # a full table may have dropped it meanwhile
+                    if node is not None and node.path is Path.UNKNOWN:
                         self._inquire()
                 case Alive(peer):
                     self._table.alive(peer, now)

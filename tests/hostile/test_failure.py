@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
+from atmosphere.mesh.detector import Suspect
 from atmosphere.mesh.detector_beliefs import MAX_SUSPICIONS
 from atmosphere.mesh.intake import Taken
 from protocols.framing import encode_frame
@@ -49,6 +50,14 @@ def test_a_flood_of_suspicions_takes_nobody_out_and_little_memory() -> None:
         door.hear(suspicion_by("alice", subject=subject), peer("alice"))
     assert house.state() == house.before
     assert door.detector.statistics().suspicions <= MAX_SUSPICIONS
+
+
+def test_who_a_full_table_has_dropped_may_be_suspected() -> None:
+    house = House()
+    door = watch(house)
+    house.table.forget(peer("member"))
+    door._act([Suspect(peer("member"), "others hear nothing of it")])
+    assert peer("member") not in house.table.nodes
 
 
 async def test_an_honest_question_is_answered(autojump_clock: trio.abc.Clock) -> None:
